@@ -1,0 +1,172 @@
+//! The JOSE header (RFC 7515 section 4), as far as it may be believed before a signature is checked:
+//! which algorithm, which key id, and nothing that would bring a key along.
+
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+
+use crate::json;
+use crate::rejection::Rejection;
+
+/// A header nests at most this deep; real ones are flat.
+pub(crate) const MAX_HEADER_DEPTH: usize = 8;
+
+/// Media types that say "this is a JWT" (RFC 7519 section 5.1, RFC 9068 section 2.1). RFC 7515
+/// section 4.1.9 lets `application/` be left away, and media types have no case.
+const JWT_TYPES: [&str; 2] = ["jwt", "at+jwt"];
+
+/// What a header says of how its token was signed.
+///
+/// `jwk`, `jku`, `x5u` and `x5c` are not read: a token that brings its own key proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// `alg` (RFC 7515 section 4.1.1).
+    pub algorithm: Algorithm,
+    /// `kid` (RFC 7515 section 4.1.4).
+    pub key_id: Option<String>,
+}
+
+impl Header {
+    /// Stages structure and header.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, Rejection> {
+        let members = Self::structure(text)?;
+        let algorithm = match members.get("alg") {
+            None => return Err(Rejection::NoAlgorithm),
+            Some(Value::String(name)) => name
+                .parse()
+                .map_err(|_| Rejection::UnknownAlgorithm(name.clone()))?,
+            Some(_) => return Err(Rejection::HeaderMemberNotString("alg")),
+        };
+        match members.get("typ") {
+            None => {}
+            Some(Value::String(name)) if names_a_jwt(name) => {}
+            Some(Value::String(name)) => return Err(Rejection::NotAJwt(name.clone())),
+            Some(_) => return Err(Rejection::HeaderMemberNotString("typ")),
+        }
+        let key_id = match members.get("kid") {
+            None => None,
+            Some(Value::String(id)) => Some(id.clone()),
+            Some(_) => return Err(Rejection::HeaderMemberNotString("kid")),
+        };
+        Ok(Self { algorithm, key_id })
+    }
+
+    fn structure(text: &[u8]) -> Result<Map<String, Value>, Rejection> {
+        let members = match json::parse(text, MAX_HEADER_DEPTH) {
+            Ok(Value::Object(members)) => members,
+            Ok(_) => return Err(Rejection::HeaderNotObject(None)),
+            Err(fault) => return Err(Rejection::HeaderNotObject(Some(fault))),
+        };
+        // RFC 7515 section 4.1.11: a `crit` that one does not implement is a rejection, and we
+        // implement none. RFC 7797's `b64` changes what is signed, and RFC 7519 forbids it for a JWT.
+        for extension in ["crit", "b64"] {
+            if members.contains_key(extension) {
+                return Err(Rejection::HeaderExtension(extension));
+            }
+        }
+        Ok(members)
+    }
+}
+
+fn names_a_jwt(typ: &str) -> bool {
+    let name = typ.to_ascii_lowercase();
+    JWT_TYPES.contains(&name.strip_prefix("application/").unwrap_or(&name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Fault;
+
+    fn rejection(header: &str) -> Rejection {
+        Header::parse(header.as_bytes()).expect_err(header)
+    }
+
+    #[test]
+    fn the_algorithm_is_one_of_twelve_spelt_exactly() {
+        for name in [
+            "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+            "HS256", "HS384", "HS512",
+        ] {
+            let header = Header::parse(format!(r#"{{"alg":"{name}"}}"#).as_bytes()).expect(name);
+            assert_eq!(format!("{:?}", header.algorithm), name);
+        }
+        for name in [
+            "none", "None", "NONE", "nOnE", "", "rs256", "ES512", "ES256K", "RS256 ",
+        ] {
+            assert_eq!(
+                rejection(&format!(r#"{{"alg":"{name}"}}"#)),
+                Rejection::UnknownAlgorithm(name.into())
+            );
+        }
+        assert_eq!(rejection("{}"), Rejection::NoAlgorithm);
+        assert_eq!(
+            rejection(r#"{"alg":["RS256"]}"#),
+            Rejection::HeaderMemberNotString("alg")
+        );
+    }
+
+    #[test]
+    fn a_token_made_for_another_use_is_not_a_jwt() {
+        for typ in [
+            "JWT",
+            "jwt",
+            "at+jwt",
+            "AT+JWT",
+            "application/jwt",
+            "application/at+jwt",
+        ] {
+            let header = format!(r#"{{"alg":"RS256","typ":"{typ}"}}"#);
+            assert!(Header::parse(header.as_bytes()).is_ok(), "{typ}");
+        }
+        for typ in [
+            "",
+            "JOSE",
+            "dpop+jwt",
+            "logout+jwt",
+            "secevent+jwt",
+            "application/json",
+            "text/jwt",
+        ] {
+            let header = format!(r#"{{"alg":"RS256","typ":"{typ}"}}"#);
+            assert_eq!(rejection(&header), Rejection::NotAJwt(typ.into()));
+        }
+        assert_eq!(
+            rejection(r#"{"alg":"RS256","typ":1}"#),
+            Rejection::HeaderMemberNotString("typ")
+        );
+    }
+
+    #[test]
+    fn extensions_that_change_the_meaning_are_refused_before_anything_else() {
+        for (header, name) in [
+            (r#"{"alg":"none","crit":[]}"#, "crit"),
+            (r#"{"crit":null}"#, "crit"),
+            (r#"{"alg":"RS256","crit":["b64"],"b64":false}"#, "crit"),
+            (r#"{"alg":"RS256","b64":true}"#, "b64"),
+        ] {
+            assert_eq!(rejection(header), Rejection::HeaderExtension(name));
+        }
+    }
+
+    #[test]
+    fn a_header_is_a_flat_object_of_unique_names() {
+        assert_eq!(rejection("[]"), Rejection::HeaderNotObject(None));
+        assert_eq!(
+            rejection(r#"{"alg":"RS256","alg":"none"}"#),
+            Rejection::HeaderNotObject(Some(Fault::DuplicateMember("alg".into())))
+        );
+        let nested = |depth: usize| {
+            let inner = depth - 1;
+            format!(
+                r#"{{"alg":"RS256","x":{}{}}}"#,
+                "[".repeat(inner),
+                "]".repeat(inner)
+            )
+        };
+        assert!(Header::parse(nested(8).as_bytes()).is_ok());
+        assert_eq!(
+            rejection(&nested(9)),
+            Rejection::HeaderNotObject(Some(Fault::TooDeep(MAX_HEADER_DEPTH)))
+        );
+    }
+}
