@@ -1,0 +1,227 @@
+//! The command line, parsed by hand: three commands and five options.
+
+use crate::problem::{Problem, Result};
+
+/// What `cargo xtask help` prints.
+pub const USAGE: &str = "\
+cargo xtask demo [--keep] [--pg N]
+    Install a release build into the Postgres found on this machine, start a throwaway cluster on a
+    free port, and show row-level security obeying session tokens.
+      --keep   leave the server up, and say how to open psql on it and how to stop it
+      --pg N   use Postgres N (15, 16, 17 or 18)
+
+cargo xtask test [--pg 15|16|17|18|all] [--only STEP] [--bless] [-- ARGUMENTS]
+    Run every test, against private copies of Postgres; the system's own is not touched.
+      --pg N         which Postgres (a list like 16,18 is fine); default: the one found
+      --only STEP    unit, pgrx, goldens, connections or readme (a list is fine)
+      --bless        rewrite tests/pg_regress/expected with what the goldens printed
+      -- ARGUMENTS   handed to `cargo test -p pg_session_jwt_tests`, for instance a test's name
+
+cargo xtask lint
+    clippy on everything, warnings as errors.
+";
+
+/// The majors that the extension supports.
+pub const SUPPORTED: [u16; 4] = [15, 16, 17, 18];
+
+/// One of the commands of [`USAGE`].
+#[derive(Debug, PartialEq)]
+pub enum Command {
+    /// Print [`USAGE`].
+    Help,
+    /// The to-do application.
+    Demo(DemoOptions),
+    /// The tests.
+    Test(TestOptions),
+    /// clippy.
+    Lint,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Default, PartialEq)]
+pub struct DemoOptions {
+    /// Leave the server up.
+    pub keep: bool,
+    /// The major to use; the one found when absent.
+    pub pg: Option<u16>,
+}
+
+/// Options of `test`.
+#[derive(Debug, Default, PartialEq)]
+pub struct TestOptions {
+    /// The majors to test, in order; empty: the one found.
+    pub pg: Vec<u16>,
+    /// The steps to run; empty: all.
+    pub only: Vec<Step>,
+    /// Rewrite the goldens.
+    pub bless: bool,
+    /// For the out-of-process tests.
+    pub rest: Vec<String>,
+}
+
+/// A step of `test`, as `--only` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Unit tests of the pure crates.
+    Unit,
+    /// `cargo pgrx test`.
+    Pgrx,
+    /// tests/pg_regress.
+    Goldens,
+    /// tests/: out-of-process tests.
+    Connections,
+    /// README.md's SQL.
+    Readme,
+}
+
+impl Step {
+    fn parse(name: &str) -> Result<Self> {
+        Ok(match name {
+            "unit" => Self::Unit,
+            "pgrx" => Self::Pgrx,
+            "goldens" => Self::Goldens,
+            "connections" => Self::Connections,
+            "readme" => Self::Readme,
+            other => {
+                return Err(misuse(format!(
+                    "no step is called \"{other}\": unit, pgrx, goldens, connections, readme"
+                )));
+            }
+        })
+    }
+}
+
+fn misuse(what: String) -> Problem {
+    Problem::new(what).advice("`cargo xtask help` lists the commands and their options")
+}
+
+/// Turns the arguments after `cargo xtask` into a [`Command`].
+pub fn parse(arguments: &[String]) -> Result<Command> {
+    let mut arguments = arguments.iter().map(String::as_str);
+    match arguments.next() {
+        None | Some("help" | "--help" | "-h") => Ok(Command::Help),
+        Some("demo") => demo(&mut arguments),
+        Some("test") => test(&mut arguments),
+        Some("lint") => match arguments.next() {
+            None => Ok(Command::Lint),
+            Some(other) => Err(misuse(format!("`lint` has no option \"{other}\""))),
+        },
+        Some(other) => Err(misuse(format!("there is no command \"{other}\""))),
+    }
+}
+
+fn demo<'a>(arguments: &mut impl Iterator<Item = &'a str>) -> Result<Command> {
+    let mut options = DemoOptions::default();
+    while let Some(argument) = arguments.next() {
+        match split(argument) {
+            ("--keep", None) => options.keep = true,
+            ("--pg", value) => {
+                options.pg = match majors(value.or_else(|| arguments.next()))?[..] {
+                    [one] => Some(one),
+                    _ => return Err(misuse("`demo --pg` takes one version".into())),
+                }
+            }
+            ("--help" | "-h", None) => return Ok(Command::Help),
+            _ => return Err(misuse(format!("`demo` has no option \"{argument}\""))),
+        }
+    }
+    Ok(Command::Demo(options))
+}
+
+fn test<'a>(arguments: &mut impl Iterator<Item = &'a str>) -> Result<Command> {
+    let mut options = TestOptions::default();
+    while let Some(argument) = arguments.next() {
+        match split(argument) {
+            ("--", None) => options.rest = arguments.map(String::from).collect(),
+            ("--bless", None) => options.bless = true,
+            ("--pg", value) => {
+                for major in majors(value.or_else(|| arguments.next()))? {
+                    if !options.pg.contains(&major) {
+                        options.pg.push(major);
+                    }
+                }
+            }
+            ("--only", value) => {
+                let names = value.or_else(|| arguments.next()).unwrap_or_default();
+                for name in names.split(',') {
+                    options.only.push(Step::parse(name)?);
+                }
+            }
+            ("--help" | "-h", None) => return Ok(Command::Help),
+            _ => return Err(misuse(format!("`test` has no option \"{argument}\""))),
+        }
+    }
+    Ok(Command::Test(options))
+}
+
+/// `--name=value` as `--name` and `value`.
+fn split(argument: &str) -> (&str, Option<&str>) {
+    match argument.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (argument, None),
+    }
+}
+
+fn majors(value: Option<&str>) -> Result<Vec<u16>> {
+    let value = value.ok_or_else(|| misuse("`--pg` wants a version".into()))?;
+    if value == "all" {
+        return Ok(SUPPORTED.to_vec());
+    }
+    value
+        .split(',')
+        .map(|one| match one.trim_start_matches("pg").parse() {
+            Ok(major) if SUPPORTED.contains(&major) => Ok(major),
+            _ => Err(misuse(format!(
+                "\"{one}\" is not a supported Postgres: 15, 16, 17, 18"
+            ))),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command> {
+        let words: Vec<String> = line.split_whitespace().map(String::from).collect();
+        parse(&words)
+    }
+
+    #[test]
+    fn versions_in_every_spelling() {
+        for (line, expected) in [
+            ("test", vec![]),
+            ("test --pg 16", vec![16]),
+            ("test --pg=pg16,18", vec![16, 18]),
+            ("test --pg 16 --pg 15", vec![16, 15]),
+            ("test --pg all", vec![15, 16, 17, 18]),
+        ] {
+            let Command::Test(options) = parsed(line).unwrap() else {
+                panic!("{line}")
+            };
+            assert_eq!(options.pg, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_rest_goes_through_untouched() {
+        let Command::Test(options) = parsed("test --bless -- replay --pg x").unwrap() else {
+            panic!()
+        };
+        assert!(options.bless);
+        assert_eq!(options.rest, ["replay", "--pg", "x"]);
+    }
+
+    #[test]
+    fn misuse_is_refused() {
+        for line in [
+            "test --pg 14",
+            "test --pg",
+            "test --only x",
+            "demo --pg all",
+            "deploy",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+}

