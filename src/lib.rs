@@ -1,1 +1,47 @@
-//! x
+//! pg_session_jwt: JSON Web Tokens verified inside the Postgres backend, for row-level security.
+//!
+//! Data flows one way: `sql` → `session` → `guc` → `jose`.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | `sql` | the SQL functions, a few lines each; their definitions are in `sql/auth.sql` |
+//! | `call` | the frame around each of them: arguments, errors, and the value kept at a call site |
+//! | `session` | whom to trust, the claims in force, the caches |
+//! | `guc` | the parameters and their hooks |
+//! | `datum` | values from and to Postgres |
+//! | `error` | a reason → an error report, and the audit log |
+//! | `pg_session_jwt_jose` | the crate in `src/jose`: tokens, keys and rules, without Postgres |
+
+mod call;
+mod datum;
+mod error;
+mod guc;
+mod session;
+mod sql;
+
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
+
+pgrx::pg_module_magic!(name, version);
+
+pgrx::extension_sql_file!("../sql/auth.sql", name = "auth", finalize);
+
+/// Runs when the library is loaded into a backend.
+#[pgrx::pg_guard]
+#[allow(non_snake_case)]
+pub extern "C-unwind" fn _PG_init() {
+    guc::define();
+}
+
+/// Needed by `cargo pgrx test`.
+#[cfg(test)]
+pub mod pg_test {
+    /// Runs once before the tests.
+    pub fn setup(_options: Vec<&str>) {}
+
+    /// Lines for postgresql.conf.
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec![]
+    }
+}

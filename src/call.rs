@@ -1,0 +1,212 @@
+//! The frame around every SQL function: its arguments, its errors, and for accessors the value that
+//! is kept at the call site, so that a row costs what a constant costs.
+
+use pgrx::FromDatum;
+use pgrx::pg_sys::{self, Datum};
+
+use crate::datum;
+use crate::error::{Error, Report};
+use crate::session::{self, Identity};
+
+/// What a body returns: a value, or SQL NULL.
+pub(crate) type Answer = Result<Option<Datum>, Error>;
+
+/// A call of a SQL function.
+pub(crate) struct Call(pg_sys::FunctionCallInfo);
+
+impl Call {
+    /// The bytes of a text argument, detoasted; `None` for SQL NULL.
+    ///
+    /// Not a `&str`: in a database that is not UTF-8, a text need not be one.
+    pub fn bytes(&self, index: usize) -> Option<&[u8]> {
+        // SAFETY: the function's SQL definition says that this argument is a text, which is laid out
+        // as a bytea; a detoasted copy lives as long as the call.
+        self.argument(index)
+            .and_then(|value| unsafe { FromDatum::from_datum(value, false) })
+    }
+
+    /// A boolean argument; `None` for SQL NULL.
+    pub fn bool(&self, index: usize) -> Option<bool> {
+        self.argument(index).map(|value| value.value() != 0)
+    }
+
+    /// An argument as it is; `None` for SQL NULL.
+    pub fn argument(&self, index: usize) -> Option<Datum> {
+        // SAFETY: Postgres allocates `nargs` arguments behind the struct (src/include/fmgr.h).
+        let arguments = unsafe {
+            let info = &*self.0;
+            info.args.as_slice(usize::try_from(info.nargs).unwrap_or(0))
+        };
+        arguments
+            .get(index)
+            .filter(|argument| !argument.isnull)
+            .map(|argument| argument.value)
+    }
+
+    /// The type that the function was declared to return, as a row type.
+    pub fn row_type(&self) -> pg_sys::TupleDesc {
+        let mut row_type = std::ptr::null_mut();
+        // SAFETY: looks at the catalog entry of the function being called.
+        unsafe {
+            pg_sys::get_call_result_type(self.0, std::ptr::null_mut(), &mut row_type);
+            pg_sys::BlessTupleDesc(row_type)
+        }
+    }
+
+    /// Whether the arguments are the same at each call through this call site: none, or constants.
+    ///
+    /// get_fn_expr_arg_stable() is of no use: it counts parameters, and a PL/pgSQL expression keeps
+    /// its call site while the variables behind its parameters change.
+    fn arguments_are_constant(&self) -> bool {
+        // SAFETY: `flinfo` is valid during the call; `fn_expr`, where it is a FuncExpr, holds the
+        // planned argument expressions.
+        unsafe {
+            if (*self.0).nargs == 0 {
+                return true;
+            }
+            let expression = (*(*self.0).flinfo).fn_expr;
+            if expression.is_null() || (*expression).type_ != pg_sys::NodeTag::T_FuncExpr {
+                return false;
+            }
+            let arguments = (*expression.cast::<pg_sys::FuncExpr>()).args;
+            !arguments.is_null()
+                && (0..(*arguments).length).all(|index| {
+                    let node = pg_sys::list_nth(arguments, index).cast::<pg_sys::Node>();
+                    (*node).type_ == pg_sys::NodeTag::T_Const
+                })
+        }
+    }
+
+    /// The call site's memory of its last value, if there is a call site that can have one.
+    fn site(&self) -> Option<&mut CallSite> {
+        // SAFETY: `fn_extra` is null or what this function put there: it belongs to the function
+        // called (src/include/fmgr.h), and each C function of ours is called through its own FmgrInfo.
+        unsafe {
+            let info = (*self.0).flinfo.as_mut()?;
+            if info.fn_extra.is_null() {
+                if !self.arguments_are_constant() {
+                    return None;
+                }
+                let zeroed = pg_sys::MemoryContextAllocZero(info.fn_mcxt, size_of::<CallSite>());
+                info.fn_extra = zeroed;
+            }
+            info.fn_extra.cast::<CallSite>().as_mut()
+        }
+    }
+}
+
+/// What an accessor keeps in `fn_extra`: its value, for as long as the inputs stay the same.
+///
+/// The value is a copy in `fn_mcxt`, so it lives as long as the expression that calls: longer than
+/// whatever Postgres lets an expression's result live. It is never freed or changed before; a new
+/// value goes elsewhere.
+#[repr(C)]
+struct CallSite {
+    /// [`session::stamp`] when the value was computed; 0, which is never one, when there is none.
+    stamp: u64,
+    value: Datum,
+    is_null: bool,
+    /// How many values have been kept here.
+    kept: u8,
+}
+
+/// A call site that sees more identities than this keeps no more of them: `fn_mcxt` can live as long
+/// as a transaction.
+const MAX_KEPT: u8 = 8;
+
+/// How a type is stored, as far as copying one goes.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// `uuid`.
+    Bytes16,
+    /// `text`, `jsonb`.
+    Varlena,
+}
+
+/// Runs the body of a SQL function; the only place where an [`Error`] becomes an ERROR.
+///
+/// # Safety
+/// `fcinfo` is what Postgres called the C function with, and this call is all that function does.
+pub(crate) unsafe fn function(
+    fcinfo: pg_sys::FunctionCallInfo,
+    body: impl FnOnce(&Call) -> Answer,
+) -> Datum {
+    // SAFETY: the guard turns a panic, or an ERROR from Postgres, into an ERROR once all Rust frames
+    // below are gone; what is left above is this frame, without destructors.
+    let answer = unsafe { pg_sys::panic::pgrx_extern_c_guard(|| body(&Call(fcinfo))) };
+    match answer {
+        Ok(Some(value)) => value,
+        Ok(None) => {
+            // SAFETY: valid during the call.
+            unsafe { (*fcinfo).isnull = true };
+            Datum::null()
+        }
+        // SAFETY: the report is consumed; nothing else here has a destructor.
+        Err(error) => unsafe { Report::from(error).raise() },
+    }
+}
+
+/// Runs an accessor: the value kept at the call site while nothing has changed, else `compute` and
+/// keep.
+///
+/// # Safety
+/// As [`function`]; `kind` is that of the function's return type.
+#[inline]
+pub(crate) unsafe fn accessor(
+    fcinfo: pg_sys::FunctionCallInfo,
+    kind: Kind,
+    compute: fn(&Identity, &Call) -> Answer,
+) -> Datum {
+    // SAFETY: the pointers are valid during the call; for `fn_extra` see `Call::site`.
+    unsafe {
+        if let Some(info) = (*fcinfo).flinfo.as_ref()
+            && let Some(site) = info.fn_extra.cast::<CallSite>().as_ref()
+            && Some(site.stamp) == session::stamp()
+        {
+            (*fcinfo).isnull = site.is_null;
+            return site.value;
+        }
+        compute_and_keep(fcinfo, kind, compute)
+    }
+}
+
+/// # Safety
+/// As [`accessor`].
+#[cold]
+unsafe fn compute_and_keep(
+    fcinfo: pg_sys::FunctionCallInfo,
+    kind: Kind,
+    compute: fn(&Identity, &Call) -> Answer,
+) -> Datum {
+    let body = |call: &Call| {
+        let identity = session::identity()?;
+        let Some(stamp) = session::stamp() else {
+            return compute(&identity, call);
+        };
+        if let Some(site) = call.site().filter(|site| site.stamp == stamp) {
+            // Only the statement is another one.
+            return Ok(if site.is_null { None } else { Some(site.value) });
+        }
+        let answer = compute(&identity, call)?;
+        let Some(site) = call.site().filter(|site| site.kept < MAX_KEPT) else {
+            return Ok(answer);
+        };
+        site.kept += 1;
+        site.is_null = answer.is_none();
+        site.value = match answer {
+            None => Datum::null(),
+            // SAFETY: `kind` is the caller's promise; fn_mcxt is valid.
+            Some(value) => unsafe {
+                let context = (*(*fcinfo).flinfo).fn_mcxt;
+                match kind {
+                    Kind::Bytes16 => datum::copy_bytes(value, 16, context),
+                    Kind::Varlena => datum::copy_varlena(value, context),
+                }
+            },
+        };
+        site.stamp = stamp;
+        Ok(answer.map(|_| site.value))
+    };
+    // SAFETY: the caller's promise.
+    unsafe { function(fcinfo, body) }
+}

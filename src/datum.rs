@@ -1,0 +1,217 @@
+//! Values from and to Postgres.
+
+use std::ffi::CString;
+use std::panic::UnwindSafe;
+use std::ptr::NonNull;
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::{self, Datum};
+use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, PgTryBuilder, direct_function_call_as_datum};
+
+use crate::error::Error;
+
+/// Runs a conversion of Postgres's own; what it says when it does not like its input comes back as a
+/// value.
+///
+/// Only for functions that take nothing but memory: an ERROR caught without a subtransaction leaves
+/// any other resource as it was at that moment.
+fn attempt<T>(conversion: impl FnOnce() -> T + UnwindSafe) -> Result<T, String> {
+    PgTryBuilder::new(|| Ok(conversion()))
+        .catch_others(|error| match &error {
+            CaughtError::PostgresError(report) if is_about_data(report.sql_error_code()) => {
+                Err(report.message().to_owned())
+            }
+            _ => error.rethrow(),
+        })
+        .execute()
+}
+
+/// SQLSTATE class 22 (data exception) or 54 (program limit exceeded).
+fn is_about_data(code: PgSqlErrorCode) -> bool {
+    // MAKE_SQLSTATE (src/include/utils/elog.h) keeps the class in the low twelve bits.
+    const CLASS: i32 = 0xfff;
+    [
+        PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
+        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+    ]
+    .iter()
+    .any(|class| *class as i32 & CLASS == code as i32 & CLASS)
+}
+
+/// A text in the server encoding.
+fn to_server(text: &str) -> Result<Vec<u8>, String> {
+    let utf8 = pg_sys::pg_enc::PG_UTF8 as i32;
+    let copy = CString::new(text).map_err(|_| "a text contains U+0000".to_owned())?;
+    // SAFETY: the pointer and the length are of one string; the result is that same string, or a new
+    // one that ends with NUL.
+    attempt(move || unsafe {
+        let length = copy.as_bytes().len();
+        let converted = pg_sys::pg_any_to_server(copy.as_ptr(), length as i32, utf8);
+        std::ffi::CStr::from_ptr(converted).to_bytes().to_vec()
+    })
+}
+
+/// A text from the server encoding; no NUL is in it.
+///
+/// # Errors
+/// What Postgres or Rust says of a text that is not valid in its encoding.
+pub(crate) fn from_server(bytes: Vec<u8>) -> Result<String, String> {
+    let utf8 = pg_sys::pg_enc::PG_UTF8 as i32;
+    let copy = CString::new(bytes).map_err(|_| "a text contains a zero byte".to_owned())?;
+    // SAFETY: as in to_server.
+    let converted = attempt(move || unsafe {
+        let length = copy.as_bytes().len();
+        let converted = pg_sys::pg_server_to_any(copy.as_ptr(), length as i32, utf8);
+        std::ffi::CStr::from_ptr(converted).to_bytes().to_vec()
+    })?;
+    String::from_utf8(converted).map_err(|_| "not valid UTF-8".to_owned())
+}
+
+/// A `text`, palloc'd.
+///
+/// # Errors
+/// [`Error::Unrepresentable`] for a character that the server encoding lacks.
+pub(crate) fn text(text: &str) -> Result<Option<Datum>, Error> {
+    let bytes = to_server(text).map_err(Error::Unrepresentable)?;
+    // A text is laid out as a bytea is.
+    Ok(bytes.as_slice().into_datum())
+}
+
+/// A `uuid`, palloc'd, by the rules of uuid's own input function; `None` where it is not one.
+pub(crate) fn uuid(text: &str) -> Option<Datum> {
+    input(pg_sys::uuid_in, text).ok()
+}
+
+/// A `jsonb`, palloc'd.
+///
+/// # Errors
+/// What Postgres says of JSON that jsonb, or the server encoding, cannot hold.
+pub(crate) fn jsonb(json: &str) -> Result<Datum, String> {
+    input(pg_sys::jsonb_in, json)
+}
+
+/// A `timestamptz` from seconds since the epoch; `None` where it is out of range.
+pub(crate) fn timestamptz(seconds: f64) -> Option<Datum> {
+    // SAFETY: float8_timestamptz is the SQL function to_timestamp(double precision).
+    attempt(move || unsafe {
+        direct_function_call_as_datum(pg_sys::float8_timestamptz, &[seconds.into_datum()])
+    })
+    .ok()
+    .flatten()
+}
+
+fn input(
+    function: unsafe fn(pg_sys::FunctionCallInfo) -> Datum,
+    text: &str,
+) -> Result<Datum, String> {
+    let text = to_server(text)?;
+    let text = CString::new(text).map_err(|_| "a text contains U+0000".to_owned())?;
+    // SAFETY: an input function of one argument, a C string that lives until after the call.
+    let value = attempt(move || unsafe {
+        direct_function_call_as_datum(function, &[Some(Datum::from(text.as_ptr()))])
+    })?;
+    value.ok_or_else(|| "no value".to_owned())
+}
+
+/// `jsonb operator argument`: palloc'd, `None` for SQL NULL.
+pub(crate) fn jsonb_operator(
+    operator: unsafe fn(pg_sys::FunctionCallInfo) -> Datum,
+    jsonb: Datum,
+    argument: Option<Datum>,
+) -> Option<Datum> {
+    // SAFETY: jsonb's own operators read their arguments and return memory of their own.
+    unsafe { direct_function_call_as_datum(operator, &[Some(jsonb), argument]) }
+}
+
+/// Whether a jsonb is an object.
+pub(crate) fn is_json_object(jsonb: Datum) -> bool {
+    // SAFETY: jsonb_typeof returns a text, laid out as a bytea.
+    let name: Option<&[u8]> =
+        unsafe { pgrx::direct_function_call(pg_sys::jsonb_typeof, &[Some(jsonb)]) };
+    name == Some(b"object")
+}
+
+/// [`uuid`] from a `text` that one of jsonb's operators gave.
+pub(crate) fn uuid_from_text(text: Datum) -> Option<Datum> {
+    // SAFETY: a palloc'd text, laid out as a bytea.
+    let bytes: &[u8] = unsafe { FromDatum::from_datum(text, false)? };
+    uuid(std::str::from_utf8(bytes).ok()?)
+}
+
+/// A row, palloc'd. The row type must have `N` columns of the values' types.
+pub(crate) fn row<const N: usize>(
+    row_type: pg_sys::TupleDesc,
+    values: [Option<Datum>; N],
+) -> Datum {
+    let mut nulls = values.map(|value| value.is_none());
+    let mut values = values.map(|value| value.unwrap_or_else(Datum::null));
+    // SAFETY: the arrays are as long as the row type has columns (sql/auth.sql), and the row type is
+    // blessed.
+    unsafe {
+        let tuple = pg_sys::heap_form_tuple(row_type, values.as_mut_ptr(), nulls.as_mut_ptr());
+        pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+    }
+}
+
+/// A jsonb that outlives transactions.
+#[derive(Debug)]
+pub(crate) struct KeptJsonb(NonNull<pg_sys::varlena>);
+
+impl KeptJsonb {
+    /// Makes one from JSON text.
+    ///
+    /// # Errors
+    /// As [`jsonb`].
+    pub fn new(json: &str) -> Result<Self, String> {
+        let value = jsonb(json)?;
+        // SAFETY: jsonb_in gives a plain varlena of its own in the current context.
+        unsafe {
+            let copy = copy_varlena(value, pg_sys::TopMemoryContext);
+            pg_sys::pfree(value.cast_mut_ptr());
+            NonNull::new(copy.cast_mut_ptr())
+                .map(Self)
+                .ok_or_else(|| "no value".to_owned())
+        }
+    }
+
+    /// To read during the call in hand: whoever keeps it longer copies it.
+    pub fn datum(&self) -> Datum {
+        Datum::from(self.0.as_ptr())
+    }
+}
+
+impl Drop for KeptJsonb {
+    fn drop(&mut self) {
+        // SAFETY: palloc'd by `new`, and this is its only owner.
+        unsafe { pg_sys::pfree(self.0.as_ptr().cast()) };
+    }
+}
+
+/// A copy of a varlena in `context`.
+///
+/// # Safety
+/// `value` points to a varlena that is not toasted; `context` is valid.
+pub(crate) unsafe fn copy_varlena(value: Datum, context: pg_sys::MemoryContext) -> Datum {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let size = pgrx::varlena::varsize_any(value.cast_mut_ptr());
+        copy_bytes(value, size, context)
+    }
+}
+
+/// A copy of `size` bytes behind a pointer, in `context`.
+///
+/// # Safety
+/// `value` points to so many bytes; `context` is valid.
+pub(crate) unsafe fn copy_bytes(
+    value: Datum,
+    size: usize,
+    context: pg_sys::MemoryContext,
+) -> Datum {
+    // SAFETY: the caller's promise, and fresh memory does not overlap.
+    unsafe {
+        let copy = pg_sys::MemoryContextAlloc(context, size).cast::<u8>();
+        std::ptr::copy_nonoverlapping(value.cast_mut_ptr::<u8>(), copy, size);
+        Datum::from(copy)
+    }
+}

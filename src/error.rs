@@ -1,0 +1,206 @@
+//! Everything that can go wrong, as one value, and the one place that turns it into a report to
+//! Postgres.
+
+use std::ffi::{CStr, c_char, c_int};
+
+use pg_session_jwt_jose::{Claims, KeySetError, Rejection, Token, quoted};
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
+
+/// Why a function of this extension fails.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Error {
+    /// A token that is not accepted.
+    Rejected(Rejection),
+    /// Keys that cannot be used.
+    KeySet(KeySetError),
+    /// Claims in a parameter that are not what they should be.
+    Parameter { name: &'static str, detail: String },
+    /// `auth.init(jwks)` with other keys than the connection has.
+    Pinned,
+    /// See [`crate::guc::refused_parameter`].
+    RefusedParameter(&'static str),
+    /// A value that the database encoding lacks.
+    Unrepresentable(String),
+}
+
+impl From<Rejection> for Error {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<KeySetError> for Error {
+    fn from(error: KeySetError) -> Self {
+        Self::KeySet(error)
+    }
+}
+
+/// What Postgres is told: SQLSTATE, primary message, DETAIL, HINT.
+pub(crate) struct Report {
+    sqlstate: PgSqlErrorCode,
+    pub message: String,
+    pub detail: String,
+    hint: &'static str,
+}
+
+impl From<Error> for Report {
+    fn from(error: Error) -> Self {
+        use PgSqlErrorCode as Code;
+        match error {
+            Error::Rejected(rejection) => Self {
+                sqlstate: Code::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+                message: rejection.message().into(),
+                detail: rejection.detail(),
+                hint: rejection.hint().unwrap_or_default(),
+            },
+            Error::KeySet(KeySetError { detail, hint }) => Self {
+                sqlstate: Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                message: "invalid JSON Web Key Set".into(),
+                detail,
+                hint,
+            },
+            Error::Parameter { name, detail } => Self {
+                sqlstate: Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                message: format!("invalid value for parameter \"{name}\""),
+                detail,
+                hint: "",
+            },
+            Error::Pinned => Self {
+                sqlstate: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                message: "session keys are already pinned".into(),
+                detail: "This connection trusts other keys than those given.".into(),
+                hint: "Keys stay as long as the connection: open another one.",
+            },
+            Error::RefusedParameter(name) => Self {
+                sqlstate: Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                message: format!("permission denied to set parameter \"{name}\""),
+                detail: "It was set in this session without the privilege, before the library was loaded; the value that an administrator may have given it is lost to this session.".into(),
+                hint: "Open another connection that does not set it.",
+            },
+            Error::Unrepresentable(detail) => Self {
+                sqlstate: Code::ERRCODE_UNTRANSLATABLE_CHARACTER,
+                message: "the value cannot be represented in the database encoding".into(),
+                detail,
+                hint: "",
+            },
+        }
+    }
+}
+
+impl Report {
+    /// Raises the report as an ERROR.
+    ///
+    /// # Safety
+    /// Jumps out of the caller and of its callers up to Postgres: none of those frames may hold a
+    /// value whose destructor matters. `call.rs` calls it as the last thing of a C function.
+    pub unsafe fn raise(self) -> ! {
+        let [message, detail, hint] = [&self.message, &self.detail, self.hint].map(pstring);
+        let sqlstate = self.sqlstate;
+        drop(self);
+        // SAFETY: the strings are palloc'd, so nothing is lost when errfinish jumps.
+        unsafe { emit(PgLogLevel::ERROR as c_int, sqlstate, message, detail, hint) };
+        unreachable!("errfinish() does not return from an ERROR")
+    }
+}
+
+/// `pg_session_jwt.audit_log`: one line for a token that counts from now on.
+pub(crate) fn log_accepted(token: &Token) {
+    let or_none = |text: &Option<String>| text.as_deref().map_or("none".into(), quoted);
+    let Claims {
+        issuer,
+        subject,
+        audience,
+        ..
+    } = &token.claims;
+    let audience = match audience.as_slice() {
+        [] => "none".into(),
+        names => names
+            .iter()
+            .map(|name| quoted(name))
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    log(&format!(
+        "pg_session_jwt: token accepted: subject {}, audience {audience}, issuer {}, key id {}",
+        or_none(subject),
+        or_none(issuer),
+        or_none(&token.header.key_id),
+    ));
+}
+
+/// `pg_session_jwt.audit_log`: one line for a token that is rejected.
+pub(crate) fn log_rejected(reason: &Rejection) {
+    log(&format!(
+        "pg_session_jwt: token rejected: {} ({})",
+        reason.message(),
+        reason.detail()
+    ));
+}
+
+fn log(line: &str) {
+    let none = std::ptr::null();
+    let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
+    // SAFETY: below ERROR, emit returns. LOG_SERVER_ONLY is not an option: the manual promises LOG.
+    unsafe { emit(PgLogLevel::LOG as c_int, code, pstring(line), none, none) };
+}
+
+/// A palloc'd C string; null for an empty one.
+fn pstring(text: &str) -> *const c_char {
+    if text.is_empty() {
+        return std::ptr::null();
+    }
+    // A NUL byte cannot be in there (messages quote with escapes); were it, the text ends before it.
+    let bytes: Vec<u8> = text
+        .bytes()
+        .take_while(|&byte| byte != 0)
+        .chain([0])
+        .collect();
+    // SAFETY: the memory is as large as what is copied, and the copy ends with NUL.
+    unsafe {
+        let copy = pg_sys::palloc(bytes.len()).cast::<c_char>();
+        std::ptr::copy_nonoverlapping(bytes.as_ptr().cast(), copy, bytes.len());
+        copy
+    }
+}
+
+/// ereport(), with the statement and the context kept out of the server log: they may hold the token.
+///
+/// pgrx's own report cannot do that, and its bindings leave these functions out.
+///
+/// # Safety
+/// Null or C strings. At ERROR and above it does not return (see [`Report::raise`]).
+unsafe fn emit(
+    level: c_int,
+    sqlstate: PgSqlErrorCode,
+    message: *const c_char,
+    detail: *const c_char,
+    hint: *const c_char,
+) {
+    unsafe extern "C-unwind" {
+        fn errstart(level: c_int, domain: *const c_char) -> bool;
+        fn errcode(sqlstate: c_int) -> c_int;
+        fn errmsg_internal(format: *const c_char, ...) -> c_int;
+        fn errdetail_internal(format: *const c_char, ...) -> c_int;
+        fn errhint(format: *const c_char, ...) -> c_int;
+        fn errhidestmt(hide: bool) -> c_int;
+        fn errhidecontext(hide: bool) -> c_int;
+        fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
+    }
+    const TEXT: &CStr = c"%s";
+    // SAFETY: the order of calls that the ereport() macro has (src/include/utils/elog.h).
+    unsafe {
+        if errstart(level, std::ptr::null()) {
+            errcode(sqlstate as c_int);
+            errmsg_internal(TEXT.as_ptr(), message);
+            if !detail.is_null() {
+                errdetail_internal(TEXT.as_ptr(), detail);
+            }
+            if !hint.is_null() {
+                errhint(TEXT.as_ptr(), hint);
+            }
+            errhidestmt(true);
+            errhidecontext(true);
+            errfinish(c"pg_session_jwt".as_ptr(), 0, std::ptr::null());
+        }
+    }
+}

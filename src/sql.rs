@@ -1,0 +1,172 @@
+//! The SQL functions. Their definitions, grants and comments are in `sql/auth.sql`.
+
+use pgrx::IntoDatum;
+use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
+
+use crate::call::{self, Answer, Call, Kind};
+use crate::datum;
+use crate::error::Report;
+use crate::session::{self, Identity};
+
+/// Exports C functions under their SQL symbols, with the records that say how to call them
+/// (`PG_FUNCTION_INFO_V1`, src/include/fmgr.h).
+macro_rules! export {
+    ($($frame:ident $symbol:ident, $info:ident = $($body:expr),+;)*) => {$(
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $info() -> &'static pg_sys::Pg_finfo_record {
+            const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+            &V1
+        }
+
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $symbol(fcinfo: FunctionCallInfo) -> Datum {
+            // SAFETY: called by Postgres, as sql/auth.sql declares the function.
+            unsafe { call::$frame(fcinfo, $($body),+) }
+        }
+    )*};
+}
+
+// The symbols without an argument in their name are those of version 0.5.0, whose definitions must
+// keep working with this library.
+export! {
+    function init_wrapper, pg_finfo_init_wrapper = |_| session::check_keys().map(void);
+    function init_jwks_wrapper, pg_finfo_init_jwks_wrapper = init_jwks;
+    function jwt_session_init_wrapper, pg_finfo_jwt_session_init_wrapper = jwt_session_init;
+    function jwt_session_init_local_wrapper, pg_finfo_jwt_session_init_local_wrapper =
+        jwt_session_init;
+    function verify_wrapper, pg_finfo_verify_wrapper = verify;
+    function logout_wrapper, pg_finfo_logout_wrapper = |_| Ok(void(session::forget()));
+    function status_wrapper, pg_finfo_status_wrapper = status;
+    accessor session_wrapper, pg_finfo_session_wrapper = Kind::Varlena, claims;
+    accessor jwt_wrapper, pg_finfo_jwt_wrapper = Kind::Varlena, claims;
+    accessor user_id_wrapper, pg_finfo_user_id_wrapper = Kind::Varlena, user_id;
+    accessor uid_wrapper, pg_finfo_uid_wrapper = Kind::Bytes16, uid;
+    accessor role_wrapper, pg_finfo_role_wrapper = Kind::Varlena, |id, _| claim(id, b"role");
+    accessor email_wrapper, pg_finfo_email_wrapper = Kind::Varlena, |id, _| claim(id, b"email");
+    accessor claim_wrapper, pg_finfo_claim_wrapper = Kind::Varlena, claim_by_name;
+    accessor claim_path_wrapper, pg_finfo_claim_path_wrapper = Kind::Varlena, claim_by_path;
+    accessor organization_wrapper, pg_finfo_organization_wrapper = Kind::Varlena, organization;
+    accessor organization_id_wrapper, pg_finfo_organization_id_wrapper = Kind::Bytes16,
+        organization_id;
+}
+
+/// The value of a function that returns void.
+fn void(_: ()) -> Option<Datum> {
+    Some(Datum::null())
+}
+
+fn init_jwks(call: &Call) -> Answer {
+    session::pin_keys(call.bytes(0).unwrap_or_default()).map(void)
+}
+
+fn jwt_session_init(call: &Call) -> Answer {
+    session::present(call.bytes(0), call.bool(1).unwrap_or(false)).map(void)
+}
+
+fn verify(call: &Call) -> Answer {
+    let identity = session::verify_only(call.bytes(0).unwrap_or_default())?;
+    claims(&identity, call)
+}
+
+fn claims(identity: &Identity, _: &Call) -> Answer {
+    match identity.claims()? {
+        // SAFETY: a plain jsonb; the copy is the caller's.
+        Some(jsonb) => Ok(Some(unsafe {
+            datum::copy_varlena(jsonb.datum(), pg_sys::CurrentMemoryContext)
+        })),
+        None => Ok(datum::jsonb("null").ok()),
+    }
+}
+
+fn user_id(identity: &Identity, _: &Call) -> Answer {
+    identity.subject()?.map_or(Ok(None), datum::text)
+}
+
+fn uid(identity: &Identity, _: &Call) -> Answer {
+    Ok(identity.subject().ok().flatten().and_then(datum::uuid))
+}
+
+fn claim(identity: &Identity, name: &[u8]) -> Answer {
+    claim_with(identity, pg_sys::jsonb_object_field_text, name.into_datum())
+}
+
+fn claim_by_name(identity: &Identity, call: &Call) -> Answer {
+    call.bytes(0).map_or(Ok(None), |name| claim(identity, name))
+}
+
+fn claim_by_path(identity: &Identity, call: &Call) -> Answer {
+    claim_with(identity, pg_sys::jsonb_extract_path_text, call.argument(0))
+}
+
+/// `claims -> argument` by one of jsonb's own operators, so that `auth.claim('x')` is what
+/// `auth.jwt() ->> 'x'` is.
+fn claim_with(
+    identity: &Identity,
+    operator: unsafe fn(FunctionCallInfo) -> Datum,
+    argument: Option<Datum>,
+) -> Answer {
+    let (Some(claims), Some(_)) = (identity.claims()?, argument) else {
+        return Ok(None);
+    };
+    Ok(datum::jsonb_operator(operator, claims.datum(), argument))
+}
+
+fn organization(identity: &Identity, _: &Call) -> Answer {
+    let o = claim_with(
+        identity,
+        pg_sys::jsonb_object_field,
+        b"o".as_slice().into_datum(),
+    )?;
+    Ok(o.filter(|&value| datum::is_json_object(value)))
+}
+
+fn organization_id(identity: &Identity, call: &Call) -> Answer {
+    let Some(o) = organization(identity, call)? else {
+        return Ok(None);
+    };
+    let id = b"id".as_slice().into_datum();
+    let id = datum::jsonb_operator(pg_sys::jsonb_object_field_text, o, id);
+    Ok(id.and_then(datum::uuid_from_text))
+}
+
+/// One row on who the user is and why. It never raises: what would be an error is its last column.
+fn status(call: &Call) -> Answer {
+    let identity = session::identity();
+    let problem = match &identity {
+        Ok(identity) => session::problem(identity).map(str::to_owned),
+        Err(error) => {
+            let Report {
+                message, detail, ..
+            } = error.clone().into();
+            Some(format!("{message} ({detail})"))
+        }
+    };
+    let identity = identity.ok();
+    let identity = identity.as_deref();
+    let token = identity.and_then(|identity| identity.token.as_ref());
+    let text = |value: Option<&str>| value.and_then(|value| datum::text(value).ok().flatten());
+    let time = |value: Option<f64>| value.and_then(datum::timestamptz);
+    let subject = identity.and_then(|identity| identity.subject().ok().flatten());
+    let source = identity.map_or_else(session::source_name, |identity| identity.source);
+    Ok(Some(datum::row(
+        call.row_type(),
+        [
+            text(Some(source)),
+            None, // provider
+            text(token.and_then(|token| token.claims.issuer.as_deref())),
+            text(token.and_then(|token| token.header.key_id.as_deref())),
+            text(
+                token
+                    .map(|token| format!("{:?}", token.header.algorithm))
+                    .as_deref(),
+            ),
+            text(subject),
+            identity.and_then(|identity| claim(identity, b"role").ok().flatten()),
+            time(token.and_then(|token| token.claims.issued_at)),
+            time(token.and_then(|token| token.claims.expires_at)),
+            text(problem.as_deref()),
+        ],
+    )))
+}
