@@ -1,1 +1,30 @@
-//! x
+//! What the tests over real connections share. A test starts with a [`Database`] of its own, opens
+//! [`Session`]s on it as an unprivileged role, has an [`Issuer`] sign tokens, and reads a
+//! [`Refusal`] where the server said no.
+//!
+//! `cargo xtask test` starts the server and tells the tests where it is.
+
+mod issuer;
+mod refusal;
+mod server;
+
+pub use issuer::{Issuer, b64, jwks, now, unb64};
+pub use refusal::{Refusal, first_line};
+pub use server::{
+    APP_USER, Database, Session, backend_memory_kib, option, pg_major, server_log, setting,
+    sharedir, sql_text,
+};
+
+/// The tokens that other libraries signed: `vectors/tokens.json`.
+pub fn tokens_of_other_libraries() -> Vec<serde_json::Value> {
+    parse_array(include_str!("../vectors/tokens.json"))
+}
+
+/// The examples of RFC 7515 and RFC 8037: `vectors/rfc.json`.
+pub fn rfc_examples() -> Vec<serde_json::Value> {
+    parse_array(include_str!("../vectors/rfc.json"))
+}
+
+fn parse_array(text: &str) -> Vec<serde_json::Value> {
+    serde_json::from_str(text).expect("the committed vectors are a JSON array")
+}
