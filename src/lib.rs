@@ -24,6 +24,8 @@ mod tests;
 
 pgrx::pg_module_magic!(name, version);
 
+// Not IF NOT EXISTS: a schema auth that somebody else owns is no place for these functions.
+pgrx::extension_sql!("CREATE SCHEMA auth;", name = "schema", bootstrap);
 pgrx::extension_sql_file!("../sql/auth.sql", name = "auth", finalize);
 
 /// Runs when the library is loaded into a backend.

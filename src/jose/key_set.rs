@@ -423,7 +423,8 @@ mod tests {
     }
 
     fn fits(set: &str, header: &str) -> usize {
-        let header = Header::parse(header.as_bytes()).expect(header);
+        let members = Header::members(header.as_bytes()).expect(header);
+        let header = Header::from_members(&members).expect("a supported algorithm");
         KeySet::parse(set.as_bytes())
             .expect(set)
             .fitting(&header)

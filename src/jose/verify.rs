@@ -49,8 +49,9 @@ pub struct Token {
 /// The [`Rejection`] of the first stage that fails.
 pub fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Token, Rejection> {
     let compact = Compact::parse(token)?;
-    let header = Header::parse(&compact.header)?;
+    let members = Header::members(&compact.header)?;
     let payload = read_payload(&compact.payload)?;
+    let header = Header::from_members(&members)?;
     check_signature(&compact, &header, trusted)?;
     let claims = check_payload(payload, compact.payload)?;
     claims.check_time(clock)?;
@@ -101,5 +102,251 @@ fn check_payload(payload: Result<Value, Fault>, text: Vec<u8>) -> Result<Claims,
         }
         Ok(_) => Err(Rejection::PayloadNotObject(None)),
         Err(fault) => Err(Rejection::PayloadNotObject(Some(fault))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rejection::Stage;
+    use serde::Deserialize;
+
+    /// Tokens that other libraries in other languages made, in `tests/vectors`.
+    #[derive(Deserialize)]
+    struct Vector {
+        library: String,
+        alg: String,
+        jwk: Value,
+        token: String,
+        claims: Value,
+        tampered: Vec<Tampered>,
+    }
+
+    #[derive(Deserialize)]
+    struct Tampered {
+        how: String,
+        token: String,
+    }
+
+    /// Examples of RFC 7515 and RFC 8037.
+    #[derive(Deserialize)]
+    struct Example {
+        source: String,
+        jwk: Value,
+        token: String,
+        outcome: String,
+    }
+
+    fn vectors() -> Vec<Vector> {
+        serde_json::from_str(include_str!("../../tests/vectors/tokens.json"))
+            .expect("valid vectors")
+    }
+
+    fn key_set(jwk: &Value) -> KeySet {
+        KeySet::parse(jwk.to_string().as_bytes()).expect("a sound key")
+    }
+
+    fn at(now: f64) -> Clock {
+        Clock { now, skew: 60.0 }
+    }
+
+    const IN_2030: f64 = 1_893_456_000.0;
+
+    #[test]
+    fn tokens_of_other_libraries_are_accepted_and_their_tampered_twins_are_not() {
+        let mut algorithms = std::collections::BTreeSet::new();
+        for Vector {
+            library,
+            alg,
+            jwk,
+            token,
+            claims,
+            tampered,
+        } in vectors()
+        {
+            let keys = key_set(&jwk);
+            let verify =
+                |token: &str| verify(token.as_bytes(), TrustedKeys::Set(&keys), at(IN_2030));
+            let accepted = verify(&token).unwrap_or_else(|why| panic!("{library} {alg}: {why:?}"));
+            let read: Value = serde_json::from_str(&accepted.claims.json).expect("JSON");
+            assert_eq!(read, claims, "{library} {alg}");
+            for Tampered { how, token } in tampered {
+                let rejection = verify(&token).expect_err(&how);
+                assert!(
+                    matches!(
+                        rejection,
+                        Rejection::BadSignature { .. } | Rejection::NoKeyFits { .. }
+                    ),
+                    "{library} {alg} {how}: {rejection:?}"
+                );
+            }
+            algorithms.insert((library, alg));
+        }
+        assert_eq!(algorithms.len(), 24, "two libraries, twelve algorithms");
+    }
+
+    #[test]
+    fn a_token_is_rejected_under_the_key_of_another_algorithm() {
+        let vectors = vectors();
+        for token in &vectors {
+            for key in vectors.iter().filter(|key| key.alg != token.alg) {
+                let keys = key_set(&key.jwk);
+                let result = verify(token.token.as_bytes(), TrustedKeys::Set(&keys), at(IN_2030));
+                assert!(
+                    matches!(result, Err(Rejection::NoKeyFits { .. })),
+                    "{} under {}: {result:?}",
+                    token.alg,
+                    key.alg
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_examples_of_the_rfcs() {
+        let examples: Vec<Example> =
+            serde_json::from_str(include_str!("../../tests/vectors/rfc.json")).expect("valid");
+        assert!(examples.len() >= 6);
+        for Example {
+            source,
+            jwk,
+            token,
+            outcome,
+        } in examples
+        {
+            // The keys of the examples that must fail before the key stage are of no use to us.
+            let keys = KeySet::parse(jwk.to_string().as_bytes()).ok();
+            let trusted = keys.as_ref().map_or(TrustedKeys::None, TrustedKeys::Set);
+            let then = verify(token.as_bytes(), trusted, at(1_300_819_379.0));
+            let now = verify(token.as_bytes(), trusted, at(IN_2030));
+            let rejection = now.expect_err(&source);
+            match outcome.as_str() {
+                "expired" => {
+                    let claims = then
+                        .unwrap_or_else(|why| panic!("{source}: {why:?}"))
+                        .claims;
+                    assert_eq!(claims.issuer.as_deref(), Some("joe"), "{source}");
+                    assert!(matches!(rejection, Rejection::Expired { .. }), "{source}");
+                }
+                "header" => assert_eq!(rejection.stage(), Stage::Header, "{source}"),
+                // A good signature over something that is no claims set.
+                "payload" => assert_eq!(rejection.stage(), Stage::Payload, "{source}"),
+                other => panic!("{source}: {other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn stages_run_in_order_and_the_first_to_fail_is_reported() {
+        use base64::Engine as _;
+        let b64 = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+        let secret = [7; 32];
+        let keys = key_set(&serde_json::json!({
+            "kty": "oct", "k": base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(secret)
+        }));
+        let hmac = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
+        let stage = |header: &str, payload: &str, sign: bool, trusted: TrustedKeys| {
+            let signed = format!("{}.{}", b64(header), b64(payload));
+            let tag = ring::hmac::sign(&hmac, signed.as_bytes());
+            let tag = if sign { tag.as_ref() } else { &[0; 32] };
+            let tag = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(tag);
+            let token = format!("{signed}.{tag}");
+            verify(token.as_bytes(), trusted, at(IN_2030)).map_err(|why| why.stage())
+        };
+        let set = TrustedKeys::Set(&keys);
+        let expired_and_more = r#"{"exp":1,"sub":7}"#;
+        for (header, payload, sign, trusted, expected) in [
+            (
+                r#"{"crit":[]}"#,
+                "",
+                false,
+                TrustedKeys::None,
+                Stage::Structure,
+            ),
+            (
+                "{}",
+                r#"{"a":1,"a":1}"#,
+                false,
+                TrustedKeys::None,
+                Stage::Structure,
+            ),
+            ("{}", "", false, TrustedKeys::None, Stage::Header),
+            (
+                r#"{"alg":"RS256"}"#,
+                r#"{"a":1,"a":1}"#,
+                false,
+                set,
+                Stage::Structure,
+            ),
+            (
+                r#"{"alg":"HS256"}"#,
+                expired_and_more,
+                true,
+                TrustedKeys::None,
+                Stage::Key,
+            ),
+            (
+                r#"{"alg":"RS256"}"#,
+                expired_and_more,
+                false,
+                set,
+                Stage::Key,
+            ),
+            (r#"{"alg":"HS256"}"#, "", false, set, Stage::Signature),
+            (
+                r#"{"alg":"HS256"}"#,
+                expired_and_more,
+                false,
+                set,
+                Stage::Signature,
+            ),
+            (
+                r#"{"alg":"HS256"}"#,
+                expired_and_more,
+                true,
+                set,
+                Stage::Payload,
+            ),
+            (r#"{"alg":"HS256"}"#, "", true, set, Stage::Payload),
+            (
+                r#"{"alg":"HS256"}"#,
+                r#"{"exp":1e400}"#,
+                true,
+                set,
+                Stage::Payload,
+            ),
+            (
+                r#"{"alg":"HS256"}"#,
+                r#"{"a":"\u0000"}"#,
+                true,
+                set,
+                Stage::Payload,
+            ),
+            (r#"{"alg":"HS256"}"#, r#"{"exp":1}"#, true, set, Stage::Time),
+        ] {
+            assert_eq!(
+                stage(header, payload, sign, trusted).err(),
+                Some(expected),
+                "{header} {payload}"
+            );
+        }
+        assert!(stage(r#"{"alg":"HS256"}"#, "{}", true, set).is_ok());
+    }
+
+    #[test]
+    fn at_most_eight_keys_that_fit_are_tried() {
+        let token = "eyJhbGciOiJFZERTQSJ9.e30.AA";
+        let key = |n: u8| {
+            use base64::Engine as _;
+            let x = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode([n; 32]);
+            serde_json::json!({"kty": "OKP", "crv": "Ed25519", "x": x})
+        };
+        let keys = key_set(&serde_json::json!({"keys": (0..9).map(key).collect::<Vec<_>>()}));
+        let rejection =
+            verify(token.as_bytes(), TrustedKeys::Set(&keys), at(0.0)).expect_err("forged");
+        assert_eq!(
+            rejection.detail(),
+            "signature: no EdDSA signature by any of the first 8 of the 9 keys that fit"
+        );
     }
 }
