@@ -77,20 +77,19 @@ impl Call {
         }
     }
 
-    /// The call site's memory of its last value, if there is a call site that can have one.
-    fn site(&self) -> Option<&mut CallSite> {
+    /// The call site's memory of its last value; null where it can have none.
+    fn site(&self) -> *mut CallSite {
         // SAFETY: `fn_extra` is null or what this function put there: it belongs to the function
         // called (src/include/fmgr.h), and each C function of ours is called through its own FmgrInfo.
         unsafe {
-            let info = (*self.0).flinfo.as_mut()?;
-            if info.fn_extra.is_null() {
-                if !self.arguments_are_constant() {
-                    return None;
-                }
+            let Some(info) = (*self.0).flinfo.as_mut() else {
+                return std::ptr::null_mut();
+            };
+            if info.fn_extra.is_null() && self.arguments_are_constant() {
                 let zeroed = pg_sys::MemoryContextAllocZero(info.fn_mcxt, size_of::<CallSite>());
                 info.fn_extra = zeroed;
             }
-            info.fn_extra.cast::<CallSite>().as_mut()
+            info.fn_extra.cast()
         }
     }
 }
@@ -121,6 +120,20 @@ pub(crate) enum Kind {
     Bytes16,
     /// `text`, `jsonb`.
     Varlena,
+}
+
+impl Kind {
+    /// # Safety
+    /// `value` is of this kind and not toasted; `context` is valid.
+    unsafe fn copy(self, value: Datum, context: pg_sys::MemoryContext) -> Datum {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::Bytes16 => datum::copy_bytes(value, 16, context),
+                Self::Varlena => datum::copy_varlena(value, context),
+            }
+        }
+    }
 }
 
 /// Runs the body of a SQL function; the only place where an [`Error`] becomes an ERROR.
@@ -183,29 +196,27 @@ unsafe fn compute_and_keep(
         let Some(stamp) = session::stamp() else {
             return compute(&identity, call);
         };
-        if let Some(site) = call.site().filter(|site| site.stamp == stamp) {
-            // Only the statement is another one.
-            return Ok(if site.is_null { None } else { Some(site.value) });
+        // SAFETY: null, or memory of this call site alone, which the functions called below do not
+        // touch: none of them calls SQL.
+        let Some(site) = (unsafe { call.site().as_mut() }) else {
+            return compute(&identity, call);
+        };
+        // Where only the statement is another one, the value is still good.
+        if site.stamp != stamp {
+            let answer = compute(&identity, call)?;
+            if site.kept == MAX_KEPT {
+                return Ok(answer);
+            }
+            site.kept += 1;
+            site.is_null = answer.is_none();
+            site.value = match answer {
+                None => Datum::null(),
+                // SAFETY: `kind` is the caller's promise; a call site has an flinfo.
+                Some(value) => unsafe { kind.copy(value, (*(*fcinfo).flinfo).fn_mcxt) },
+            };
+            site.stamp = stamp;
         }
-        let answer = compute(&identity, call)?;
-        let Some(site) = call.site().filter(|site| site.kept < MAX_KEPT) else {
-            return Ok(answer);
-        };
-        site.kept += 1;
-        site.is_null = answer.is_none();
-        site.value = match answer {
-            None => Datum::null(),
-            // SAFETY: `kind` is the caller's promise; fn_mcxt is valid.
-            Some(value) => unsafe {
-                let context = (*(*fcinfo).flinfo).fn_mcxt;
-                match kind {
-                    Kind::Bytes16 => datum::copy_bytes(value, 16, context),
-                    Kind::Varlena => datum::copy_varlena(value, context),
-                }
-            },
-        };
-        site.stamp = stamp;
-        Ok(answer.map(|_| site.value))
+        Ok((!site.is_null).then_some(site.value))
     };
     // SAFETY: the caller's promise.
     unsafe { function(fcinfo, body) }

@@ -37,7 +37,7 @@ export! {
     function jwt_session_init_local_wrapper, pg_finfo_jwt_session_init_local_wrapper =
         jwt_session_init;
     function verify_wrapper, pg_finfo_verify_wrapper = verify;
-    function logout_wrapper, pg_finfo_logout_wrapper = |_| Ok(void(session::forget()));
+    function logout_wrapper, pg_finfo_logout_wrapper = logout;
     function status_wrapper, pg_finfo_status_wrapper = status;
     accessor session_wrapper, pg_finfo_session_wrapper = Kind::Varlena, claims;
     accessor jwt_wrapper, pg_finfo_jwt_wrapper = Kind::Varlena, claims;
@@ -63,6 +63,11 @@ fn init_jwks(call: &Call) -> Answer {
 
 fn jwt_session_init(call: &Call) -> Answer {
     session::present(call.bytes(0), call.bool(1).unwrap_or(false)).map(void)
+}
+
+fn logout(_: &Call) -> Answer {
+    session::forget();
+    Ok(void(()))
 }
 
 fn verify(call: &Call) -> Answer {
