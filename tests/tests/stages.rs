@@ -760,7 +760,10 @@ fn no_mutilated_token_gets_anything_but_28000() {
     for round in 0..3000 {
         let mut token: Vec<char> = good.chars().collect();
         for _ in 0..=numbers.below(4) {
-            let at = numbers.below(token.len());
+            let at = numbers.below(token.len().max(1));
+            if token.is_empty() {
+                break;
+            }
             match numbers.below(4) {
                 0 => drop(token.remove(at)),
                 1 => token.insert(at, alphabet[numbers.below(alphabet.len())]),
