@@ -187,6 +187,7 @@ unsafe fn emit(
         fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
     }
     const TEXT: &CStr = c"%s";
+    const FILE: &str = concat!(file!(), "\0");
     // SAFETY: the order of calls that the ereport() macro has (src/include/utils/elog.h).
     unsafe {
         if errstart(level, std::ptr::null()) {
@@ -200,7 +201,7 @@ unsafe fn emit(
             }
             errhidestmt(true);
             errhidecontext(true);
-            errfinish(c"pg_session_jwt".as_ptr(), 0, std::ptr::null());
+            errfinish(FILE.as_ptr().cast(), line!() as c_int, c"emit".as_ptr());
         }
     }
 }

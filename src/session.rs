@@ -107,8 +107,10 @@ impl Identity {
         let wrong = |detail: String| Error::Parameter { name, detail };
         let json = datum::from_server(value).map_err(wrong)?;
         let parsed = json::parse(json.as_bytes(), json::MAX_DEPTH);
-        let Value::Object(members) = parsed.map_err(|fault| wrong(fault.to_string()))? else {
-            return Err(wrong("The claims are not a JSON object.".into()));
+        let Value::Object(members) =
+            parsed.map_err(|fault| wrong(format!("not usable JSON: {fault}")))?
+        else {
+            return Err(wrong("not a JSON object".into()));
         };
         let subject = match members.get("sub") {
             None | Some(Value::Null) => Subject::Absent,
@@ -134,7 +136,7 @@ impl Identity {
             Subject::Text(text) => Ok(Some(text)),
             Subject::NotText => Err(Error::Parameter {
                 name: self.source,
-                detail: "The claim \"sub\" is not a string.".into(),
+                detail: "\"sub\" is not a string".into(),
             }),
         }
     }

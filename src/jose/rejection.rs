@@ -240,13 +240,22 @@ impl Rejection {
             Self::ClaimType { name, expected } => format!("\"{name}\" is not {expected}"),
             Self::NotRepresentable(why) => format!("this database cannot hold the claims: {why}"),
             Self::Expired { exp, now, skew } => {
-                format!("\"exp\" {exp} + clock skew {skew} s has passed: it is {now}")
+                format!(
+                    "\"exp\" {exp} + clock skew {skew} s has passed: it is {}",
+                    now.floor()
+                )
             }
             Self::NotYetValid { nbf, now, skew } => {
-                format!("\"nbf\" {nbf} - clock skew {skew} s has not come: it is {now}")
+                format!(
+                    "\"nbf\" {nbf} - clock skew {skew} s has not come: it is {}",
+                    now.floor()
+                )
             }
             Self::IssuedInFuture { iat, now, skew } => {
-                format!("\"iat\" {iat} - clock skew {skew} s has not come: it is {now}")
+                format!(
+                    "\"iat\" {iat} - clock skew {skew} s has not come: it is {}",
+                    now.floor()
+                )
             }
             Self::Replayed { jti, last } => {
                 format!("\"jti\" {jti} is not above {last}, which this connection has accepted")
