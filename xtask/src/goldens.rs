@@ -27,7 +27,7 @@ pub fn run(
     if names.is_empty() {
         return Ok(None);
     }
-    let results = postgres.target(machine).join("goldens");
+    let results = machine.target().join("goldens").join(postgres.label());
     fs::create_dir_all(&results).context(|| format!("cannot make {}", results.display()))?;
     let mut failed = Vec::new();
     for name in &names {

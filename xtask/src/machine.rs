@@ -331,6 +331,14 @@ impl Machine {
             None => self.workspace.join("target"),
         }
     }
+
+    /// Cargo's target directory for what does: one for all versions, since cargo keeps what it built
+    /// for one feature beside what it built for another, and half of it is the same for all. A
+    /// directory apart from the usual one, so that builds by hand, with another `pg_config`, do not
+    /// make these start over.
+    pub fn pgrx_target(&self) -> PathBuf {
+        self.target().join("pgrx")
+    }
 }
 
 /// `${XDG_CACHE_HOME:-$HOME/.cache}/pg_session_jwt`.

@@ -71,14 +71,13 @@ impl Postgres {
 
     /// `cargo pgrx`, set up for this Postgres alone.
     ///
-    /// PGRX_HOME is ours, so that the user's ~/.pgrx stays as it is. Each version has its own target
-    /// directory: sharing one would rebuild pgrx whenever the version changes.
+    /// PGRX_HOME is ours, so that the user's ~/.pgrx stays as it is.
     pub fn cargo_pgrx(&self, machine: &Machine) -> Result<Command> {
         let home = self.pgrx_home(machine)?;
         let mut command = machine.cargo_pgrx();
         command
             .env("PGRX_HOME", home)
-            .env("CARGO_TARGET_DIR", self.target(machine));
+            .env("CARGO_TARGET_DIR", machine.pgrx_target());
         Ok(command)
     }
 
@@ -86,13 +85,8 @@ impl Postgres {
     pub fn cargo(&self, machine: &Machine) -> Result<Command> {
         let mut command = machine.cargo();
         command.env("PGRX_HOME", self.pgrx_home(machine)?);
-        command.env("CARGO_TARGET_DIR", self.target(machine));
+        command.env("CARGO_TARGET_DIR", machine.pgrx_target());
         Ok(command)
-    }
-
-    /// This version's target directory.
-    pub fn target(&self, machine: &Machine) -> PathBuf {
-        machine.target().join(self.label())
     }
 
     /// A PGRX_HOME that knows this Postgres and no other. One for each place and not for each
