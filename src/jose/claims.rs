@@ -6,11 +6,13 @@ use serde_json::{Map, Value};
 use crate::rejection::Rejection;
 use crate::verify::Clock;
 
-/// The claims of a token. Whatever is not registered stays in `json`.
+/// The claims of a token: those that are registered by type, and all of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claims {
     /// The payload as the issuer wrote it: a JSON object of unique names, without U+0000.
     pub json: String,
+    /// The same, read.
+    pub members: Map<String, Value>,
     /// `iss`.
     pub issuer: Option<String>,
     /// `sub`.
@@ -31,7 +33,7 @@ pub struct Claims {
 impl Claims {
     /// Stage payload.
     pub(crate) fn from_members(
-        members: &Map<String, Value>,
+        members: Map<String, Value>,
         json: String,
     ) -> Result<Self, Rejection> {
         let number = |name| match members.get(name) {
@@ -58,6 +60,7 @@ impl Claims {
             subject: string("sub")?,
             audience: audience(members.get("aud"))?,
             integer_id: members.get("jti").and_then(integer),
+            members,
             json,
         })
     }
@@ -114,7 +117,7 @@ mod tests {
 
     fn claims(json: &str) -> Result<Claims, Rejection> {
         let value: Value = serde_json::from_str(json).expect("valid JSON");
-        Claims::from_members(value.as_object().expect("an object"), json.into())
+        Claims::from_members(value.as_object().expect("an object").clone(), json.into())
     }
 
     fn at(now: f64, skew: f64, json: &str) -> Result<(), Rejection> {

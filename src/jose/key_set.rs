@@ -58,7 +58,7 @@ impl Key {
 
     /// Whether `signature`, in base64url, is this key's for `signed`.
     pub(crate) fn verifies(&self, signed: &[u8], signature: &str, algorithm: Algorithm) -> bool {
-        crate::provider::verify(signature, signed, &self.material, algorithm)
+        crate::signature::verify(signature, signed, &self.material, algorithm)
     }
 
     fn is_secret(&self) -> bool {
@@ -205,6 +205,11 @@ impl KeySet {
     /// The keys that may verify a token of this header, in the order of the set.
     pub(crate) fn fitting<'a>(&'a self, header: &'a Header) -> impl Iterator<Item = &'a Key> {
         self.0.iter().filter(move |key| key.fits(header))
+    }
+
+    /// The algorithms that some key of the set does.
+    pub(crate) fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
+        self.0.iter().flat_map(|key| key.algorithms.iter().copied())
     }
 
     /// The keys for a person's eyes: at most eight, without material.

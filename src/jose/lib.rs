@@ -14,10 +14,12 @@ pub mod json;
 mod key_set;
 mod provider;
 mod rejection;
+mod signature;
 mod verify;
 
 pub use claims::Claims;
 pub use header::Header;
 pub use key_set::{Key, KeySet, KeySetError};
-pub use rejection::{Rejection, Stage, quoted};
+pub use provider::{Provider, ProviderError, ProviderRow, RoleRules};
+pub use rejection::{Near, Rejected, Rejection, RoleFault, Stage, quoted};
 pub use verify::{Clock, MAX_KEYS_TRIED, MAX_TOKEN_BYTES, Token, TrustedKeys, verify};

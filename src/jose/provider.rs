@@ -1,112 +1,504 @@
-//! ring behind jsonwebtoken: the one place where a signature is computed with.
+//! A provider: an issuer whose keys a database trusts, and what it asks of their tokens beyond a good
+//! signature.
 
-use std::sync::Once;
+use std::net::IpAddr;
 
-use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
-use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::signature::{Error as BadSignature, Verifier};
-use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey};
-use ring::{hmac, signature};
+use jsonwebtoken::Algorithm;
+use serde::Deserialize;
+use serde_json::Value;
 
-/// Whether `signature` (base64url) is `key`'s over `signed` by `algorithm`.
-///
-/// False also where key and algorithm are of different families.
-pub(crate) fn verify(
-    signature: &str,
-    signed: &[u8],
-    key: &DecodingKey,
-    algorithm: Algorithm,
-) -> bool {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        // Refused only where one is installed already, and none but this one ever is: no backend
-        // feature of jsonwebtoken is on.
-        let _ = RING.install_default();
-    });
-    key.family() == algorithm.family()
-        && jsonwebtoken::crypto::verify(signature, signed, key, algorithm).unwrap_or(false)
+use crate::claims::Claims;
+use crate::header::Header;
+use crate::key_set::{Key, KeySet, KeySetError};
+use crate::rejection::{Near, Rejection, quoted};
+
+/// A row of `auth.providers`, as JSON gives it.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)] // the columns' comments are in the database
+pub struct ProviderRow {
+    pub name: String,
+    pub issuer: Option<String>,
+    pub jwks: Option<Value>,
+    pub jwks_url: Option<String>,
+    pub audience: Option<Vec<String>>,
+    pub authorized_parties: Option<Vec<String>>,
+    pub algorithms: Option<Vec<String>>,
+    pub required_claims: Vec<String>,
+    pub role_claim: Vec<String>,
+    pub allowed_roles: Vec<String>,
+    pub default_role: Option<String>,
+    pub enabled: bool,
 }
 
-static RING: CryptoProvider = CryptoProvider {
-    signer_factory: refuse_to_sign,
-    verifier_factory: verifier,
-    // Unused: keys are read by key_set.rs.
-    key_utils: KeyUtils::new_unimplemented(),
-};
-
-fn refuse_to_sign(_: &Algorithm, _: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
-    Err(ErrorKind::UnsupportedAlgorithm.into())
+/// An issuer whose keys are trusted.
+#[derive(Debug)]
+pub struct Provider {
+    /// The key of the table; names the provider in errors.
+    pub name: String,
+    /// `iss`, compared byte for byte (RFC 7519 section 4.1.1); `None` for tokens that carry none.
+    issuer: Option<String>,
+    enabled: bool,
+    /// `None` while nobody has put keys there: then no token fits.
+    keys: Option<KeySet>,
+    /// `None`: whatever the keys allow.
+    algorithms: Option<Vec<Algorithm>>,
+    audience: Option<Vec<String>>,
+    authorized_parties: Option<Vec<String>>,
+    required_claims: Vec<String>,
+    /// Which database role a token names.
+    pub roles: RoleRules,
 }
 
-fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
-    Ok(Box::new(RingVerifier {
-        algorithm: *algorithm,
-        key: key.clone(),
-    }))
+/// Which database role a token names.
+#[derive(Debug, Clone)]
+pub struct RoleRules {
+    /// The path of the claim.
+    pub claim: Vec<String>,
+    /// The roles that it may name.
+    pub allowed: Vec<String>,
+    /// The role where the claim is absent or names another; `None` is a refusal.
+    pub default: Option<String>,
 }
 
-struct RingVerifier {
-    algorithm: Algorithm,
-    key: DecodingKey,
+impl Default for RoleRules {
+    /// The rules where no provider has its own.
+    fn default() -> Self {
+        Self {
+            claim: vec!["role".into()],
+            allowed: vec!["authenticated".into()],
+            default: None,
+        }
+    }
 }
 
-impl Verifier<Vec<u8>> for RingVerifier {
-    fn verify(&self, signed: &[u8], signature: &Vec<u8>) -> Result<(), BadSignature> {
-        let key = match self.key.kind() {
-            DecodingKeyKind::SecretOrDer(bytes) => bytes,
-            DecodingKeyKind::RsaModulusExponent { n, e } => {
-                let key = signature::RsaPublicKeyComponents { n, e };
-                let algorithm = rsa(self.algorithm).ok_or_else(BadSignature::new)?;
-                return key
-                    .verify(algorithm, signed, signature)
-                    .map_err(|_| BadSignature::new());
+/// What is wrong with a row, or between two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderError {
+    /// The provider's name.
+    pub name: String,
+    /// The facts; never key material.
+    pub detail: String,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+impl Provider {
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// [`ProviderError`], whose detail and hint are for the one who writes the row.
+    pub fn new(row: ProviderRow) -> Result<Self, ProviderError> {
+        let name = row.name;
+        let wrong = |detail: String, hint| ProviderError {
+            name: name.clone(),
+            detail,
+            hint,
+        };
+        if name.is_empty() {
+            return Err(wrong("the name is empty".into(), "Name the provider."));
+        }
+        if row.issuer.as_deref() == Some("") {
+            return Err(wrong(
+                "the issuer is empty".into(),
+                "For tokens without \"iss\", use NULL.",
+            ));
+        }
+        if let Some(url) = &row.jwks_url
+            && !is_https_or_loopback(url)
+        {
+            return Err(wrong(
+                format!("jwks_url {} is neither https nor loopback", quoted(url)),
+                "Whoever can change the answer on its way could choose the keys: use https.",
+            ));
+        }
+        if row.jwks.is_none() && row.jwks_url.is_none() {
+            return Err(wrong(
+                "it has no keys".into(),
+                "Put the issuer's JWK Set into jwks.",
+            ));
+        }
+        let algorithms = match row.algorithms {
+            None => None,
+            Some(names) => {
+                let read = |name: &String| name.parse::<Algorithm>().map_err(|_| name.clone());
+                let read: Result<Vec<_>, _> = names.iter().map(read).collect();
+                Some(read.map_err(|name| {
+                    wrong(
+                        format!("algorithm {} is not supported", quoted(&name)),
+                        crate::rejection::ALGORITHMS,
+                    )
+                })?)
             }
         };
-        match public(self.algorithm) {
-            Some(algorithm) => {
-                signature::UnparsedPublicKey::new(algorithm, key).verify(signed, signature)
-            }
-            None => {
-                let algorithm = secret(self.algorithm).ok_or_else(BadSignature::new)?;
-                hmac::verify(&hmac::Key::new(algorithm, key), signed, signature)
+        let keys =
+            match row.jwks {
+                None => None,
+                Some(jwks) => Some(KeySet::parse(jwks.to_string().as_bytes()).map_err(
+                    |KeySetError { detail, hint }| wrong(format!("jwks: {detail}"), hint),
+                )?),
+            };
+        for role in row.allowed_roles.iter().chain(&row.default_role) {
+            if role == "none" || role.is_empty() {
+                return Err(wrong(
+                    format!("{} is not the name of a role", quoted(role)),
+                    "SET ROLE none would give the token the rights of the one who connects.",
+                ));
             }
         }
-        .map_err(|_| BadSignature::new())
+        if row.role_claim.is_empty() {
+            return Err(wrong(
+                "role_claim is empty".into(),
+                "Give the path of a claim: '{role}'.",
+            ));
+        }
+        let provider = Self {
+            name: name.clone(),
+            issuer: row.issuer,
+            enabled: row.enabled,
+            keys,
+            algorithms,
+            audience: row.audience,
+            authorized_parties: row.authorized_parties,
+            required_claims: row.required_claims,
+            roles: RoleRules {
+                claim: row.role_claim,
+                allowed: row.allowed_roles,
+                default: row.default_role,
+            },
+        };
+        if provider.keys.is_some() && provider.allowed_algorithms().next().is_none() {
+            return Err(wrong(
+                "no usable key: algorithms leaves none that a key in jwks does".into(),
+                "Leave algorithms NULL to allow whatever the keys do.",
+            ));
+        }
+        Ok(provider)
+    }
+
+    /// Whether it counts at all.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Whether a token could belong to either of two providers: both enabled, of one issuer, with an
+    /// algorithm in common. (Key ids do not tell them apart: a token may have none.)
+    ///
+    /// # Errors
+    /// [`ProviderError`] when it could.
+    pub fn check_apart(&self, other: &Self) -> Result<(), ProviderError> {
+        if !self.enabled || !other.enabled || self.issuer != other.issuer {
+            return Ok(());
+        }
+        let shared = self
+            .allowed_algorithms()
+            .find(|algorithm| other.allowed_algorithms().any(|a| a == *algorithm));
+        shared.map_or(Ok(()), |algorithm| {
+            Err(ProviderError {
+                name: self.name.clone(),
+                detail: format!(
+                    "the provider {} has the same issuer, and a token with \"alg\" \"{algorithm:?}\" could belong to either",
+                    quoted(&other.name)
+                ),
+                hint: "Put the keys into one row, set algorithms so that they differ, or disable one.",
+            })
+        })
+    }
+
+    fn allowed_algorithms(&self) -> impl Iterator<Item = Algorithm> {
+        let of_keys = self.keys.iter().flat_map(KeySet::algorithms);
+        of_keys.filter(|algorithm| self.allows(*algorithm))
+    }
+
+    fn allows(&self, algorithm: Algorithm) -> bool {
+        self.algorithms
+            .as_ref()
+            .is_none_or(|list| list.contains(&algorithm))
+    }
+
+    /// The keys that may verify a token of this header.
+    pub(crate) fn fitting<'a>(&'a self, header: &'a Header) -> impl Iterator<Item = &'a Key> {
+        let keys = self.keys.iter().filter(|_| self.allows(header.algorithm));
+        keys.flat_map(|keys| keys.fitting(header))
+    }
+
+    /// Stage policy.
+    pub(crate) fn check_policy(&self, claims: &Claims) -> Result<(), Rejection> {
+        if let Some(accepted) = &self.audience
+            && !claims.audience.iter().any(|name| accepted.contains(name))
+        {
+            return Err(Rejection::Audience(claims.audience.clone()));
+        }
+        if let Some(accepted) = &self.authorized_parties {
+            let party = claims.members.get("azp").and_then(Value::as_str);
+            if !party.is_some_and(|party| accepted.iter().any(|name| name == party)) {
+                return Err(Rejection::AuthorizedParty(party.map(str::to_owned)));
+            }
+        }
+        let is_missing = |name: &&String| claims.members.get(*name).is_none_or(Value::is_null);
+        match self.required_claims.iter().find(is_missing) {
+            Some(name) => Err(Rejection::MissingClaim(name.clone())),
+            None => Ok(()),
+        }
     }
 }
 
-impl JwtVerifier for RingVerifier {
-    fn algorithm(&self) -> Algorithm {
-        self.algorithm
+/// The enabled providers of an issuer.
+///
+/// # Errors
+/// [`Rejection::UnknownIssuer`], with what comes near.
+pub(crate) fn of_issuer<'a>(
+    providers: &'a [Provider],
+    issuer: Option<&str>,
+) -> Result<Vec<&'a Provider>, Rejection> {
+    let same: Vec<_> = providers
+        .iter()
+        .filter(|provider| provider.issuer.as_deref() == issuer)
+        .collect();
+    let enabled: Vec<_> = same
+        .iter()
+        .copied()
+        .filter(|provider| provider.enabled)
+        .collect();
+    if !enabled.is_empty() {
+        return Ok(enabled);
+    }
+    let near = match (same.first(), issuer) {
+        (Some(disabled), _) => Some(Near::Disabled(disabled.name.clone())),
+        (None, Some(issuer)) => providers.iter().find_map(|provider| near(provider, issuer)),
+        (None, None) => None,
+    };
+    Err(Rejection::UnknownIssuer {
+        issuer: issuer.map(str::to_owned),
+        near,
+    })
+}
+
+fn near(provider: &Provider, issuer: &str) -> Option<Near> {
+    let trusted = provider.issuer.as_deref().filter(|_| provider.enabled)?;
+    let bare = |name: &'_ str| name.strip_suffix('/').unwrap_or(name).to_owned();
+    let without_scheme = |name: &'_ str| {
+        name.split_once("://")
+            .map_or(name, |(_, rest)| rest)
+            .to_owned()
+    };
+    if bare(trusted) == bare(issuer) {
+        Some(Near::Slash(provider.name.clone()))
+    } else if without_scheme(trusted) == without_scheme(issuer) {
+        Some(Near::Scheme(provider.name.clone()))
+    } else {
+        None
     }
 }
 
-fn rsa(algorithm: Algorithm) -> Option<&'static signature::RsaParameters> {
-    match algorithm {
-        Algorithm::RS256 => Some(&signature::RSA_PKCS1_2048_8192_SHA256),
-        Algorithm::RS384 => Some(&signature::RSA_PKCS1_2048_8192_SHA384),
-        Algorithm::RS512 => Some(&signature::RSA_PKCS1_2048_8192_SHA512),
-        Algorithm::PS256 => Some(&signature::RSA_PSS_2048_8192_SHA256),
-        Algorithm::PS384 => Some(&signature::RSA_PSS_2048_8192_SHA384),
-        Algorithm::PS512 => Some(&signature::RSA_PSS_2048_8192_SHA512),
-        _ => None,
-    }
+fn is_https_or_loopback(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    // A user name in a URL is there to make one host look like another.
+    let plain = !host.is_empty() && !authority.contains('@') && !url.contains(char::is_whitespace);
+    let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    plain && (scheme == "https" || (scheme == "http" && loopback))
 }
 
-fn public(algorithm: Algorithm) -> Option<&'static dyn signature::VerificationAlgorithm> {
-    match algorithm {
-        Algorithm::ES256 => Some(&signature::ECDSA_P256_SHA256_FIXED),
-        Algorithm::ES384 => Some(&signature::ECDSA_P384_SHA384_FIXED),
-        Algorithm::EdDSA => Some(&signature::ED25519),
-        _ => None,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
 
-fn secret(algorithm: Algorithm) -> Option<hmac::Algorithm> {
-    match algorithm {
-        Algorithm::HS256 => Some(hmac::HMAC_SHA256),
-        Algorithm::HS384 => Some(hmac::HMAC_SHA384),
-        Algorithm::HS512 => Some(hmac::HMAC_SHA512),
-        _ => None,
+    const KEY: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+
+    fn okp() -> Value {
+        json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": KEY, "kid": "a"}]})
+    }
+
+    fn oct() -> Value {
+        json!({"kty": "oct", "k": KEY})
+    }
+
+    fn provider(changes: Value) -> Result<Provider, ProviderError> {
+        let mut row = json!({
+            "name": "clerk", "issuer": "https://i", "jwks": okp(), "jwks_url": null, "audience": null,
+            "authorized_parties": null, "algorithms": null, "required_claims": ["exp"],
+            "role_claim": ["role"], "allowed_roles": ["authenticated"], "default_role": null,
+            "enabled": true, "created_at": "ignored"
+        });
+        for (name, value) in changes.as_object().expect("changes") {
+            row[name] = value.clone();
+        }
+        Provider::new(serde_json::from_value(row).expect("a row"))
+    }
+
+    #[test]
+    fn a_row_that_cannot_work_is_refused_with_what_to_do() {
+        for (changes, detail) in [
+            (json!({"name": ""}), "the name is empty"),
+            (json!({"issuer": ""}), "the issuer is empty"),
+            (json!({"jwks": null}), "it has no keys"),
+            (json!({"jwks": {"keys": []}}), "jwks: no usable key"),
+            (json!({"jwks": "text"}), "jwks: not a JSON object"),
+            (
+                json!({"jwks": {"kty": "oct", "k": "AA"}}),
+                "jwks: key 1: a secret of 1 bytes",
+            ),
+            (
+                json!({"jwks_url": "http://example.com/jwks"}),
+                "jwks_url \"http://example.com/jwks\"",
+            ),
+            (
+                json!({"algorithms": ["none"]}),
+                "algorithm \"none\" is not supported",
+            ),
+            (
+                json!({"algorithms": ["RS256"]}),
+                "no usable key: algorithms leaves none",
+            ),
+            (
+                json!({"algorithms": []}),
+                "no usable key: algorithms leaves none",
+            ),
+            (
+                json!({"allowed_roles": ["none"]}),
+                "\"none\" is not the name of a role",
+            ),
+            (
+                json!({"default_role": "none"}),
+                "\"none\" is not the name of a role",
+            ),
+            (json!({"role_claim": []}), "role_claim is empty"),
+        ] {
+            let error = provider(changes.clone()).expect_err(&changes.to_string());
+            assert!(error.detail.starts_with(detail), "{changes}: {error:?}");
+            assert!(!error.hint.is_empty());
+        }
+        assert!(provider(json!({"jwks": null, "jwks_url": "https://i/jwks"})).is_ok());
+    }
+
+    #[test]
+    fn keys_come_over_https_or_from_this_machine() {
+        for url in [
+            "https://i/j",
+            "http://localhost:1/j",
+            "http://127.0.0.9",
+            "http://[::1]:80/j",
+        ] {
+            assert!(is_https_or_loopback(url), "{url}");
+        }
+        for url in [
+            "",
+            "https://",
+            "ftp://localhost",
+            "http://localhost.evil",
+            "http://127.0.0.1.evil/",
+            "http://localhost@evil/",
+            "https://a@b/",
+            "//localhost",
+            "http:localhost",
+            "file:///etc",
+            "http://10.0.0.1",
+            "HTTP://evil",
+            "https://a b",
+        ] {
+            assert!(!is_https_or_loopback(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn two_rows_of_one_issuer_must_not_both_fit_a_token() {
+        let first = provider(json!({})).expect("sound");
+        for (changes, apart) in [
+            (json!({}), false),
+            (json!({"enabled": false}), true),
+            (json!({"issuer": "https://other"}), true),
+            (json!({"issuer": null}), true),
+            (json!({"jwks": oct()}), true),
+            (json!({"jwks": null, "jwks_url": "https://i/j"}), true),
+        ] {
+            let other = provider(changes.clone()).expect("sound");
+            assert_eq!(first.check_apart(&other).is_ok(), apart, "{changes}");
+            assert_eq!(other.check_apart(&first).is_ok(), apart, "{changes}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_that_only_looks_like_one_is_told_so() {
+        let of = |issuer: Option<&str>, changes: Value| {
+            let providers = [provider(changes).expect("sound")];
+            of_issuer(&providers, issuer).map(|found| found.len())
+        };
+        let near = |result| match result {
+            Err(Rejection::UnknownIssuer { near, .. }) => near,
+            other => panic!("{other:?}"),
+        };
+        let name = || "clerk".to_owned();
+        assert_eq!(of(Some("https://i"), json!({})), Ok(1));
+        assert_eq!(
+            near(of(Some("https://i/"), json!({}))),
+            Some(Near::Slash(name()))
+        );
+        assert_eq!(
+            near(of(Some("http://i"), json!({}))),
+            Some(Near::Scheme(name()))
+        );
+        assert_eq!(near(of(Some("i"), json!({}))), Some(Near::Scheme(name())));
+        assert_eq!(near(of(Some("https://I"), json!({}))), None);
+        assert_eq!(near(of(None, json!({}))), None);
+        assert_eq!(of(None, json!({"issuer": null})), Ok(1));
+        let disabled = json!({"enabled": false});
+        assert_eq!(
+            near(of(Some("https://i"), disabled)),
+            Some(Near::Disabled(name()))
+        );
+    }
+
+    #[test]
+    fn policy_asks_for_audience_party_and_claims() {
+        let claims = |json: Value| {
+            let members = json.as_object().expect("an object").clone();
+            Claims::from_members(members, json.to_string()).expect("well typed")
+        };
+        let check = |changes: Value, json: Value| {
+            provider(changes)
+                .expect("sound")
+                .check_policy(&claims(json))
+        };
+        let audience = json!({"audience": ["a", "b"], "required_claims": []});
+        assert!(check(audience.clone(), json!({"aud": "b"})).is_ok());
+        assert!(check(audience.clone(), json!({"aud": ["x", "a"]})).is_ok());
+        for json in [
+            json!({"aud": "c"}),
+            json!({"aud": []}),
+            json!({}),
+            json!({"aud": "A"}),
+        ] {
+            assert!(matches!(
+                check(audience.clone(), json),
+                Err(Rejection::Audience(_))
+            ));
+        }
+        let party = json!({"authorized_parties": ["https://app"], "required_claims": []});
+        assert!(check(party.clone(), json!({"azp": "https://app"})).is_ok());
+        for json in [
+            json!({"azp": "https://evil"}),
+            json!({}),
+            json!({"azp": ["https://app"]}),
+        ] {
+            assert!(matches!(
+                check(party.clone(), json),
+                Err(Rejection::AuthorizedParty(_))
+            ));
+        }
+        assert_eq!(
+            check(json!({}), json!({})),
+            Err(Rejection::MissingClaim("exp".into()))
+        );
+        let claim = json!({"required_claims": ["sid"]});
+        assert!(check(claim.clone(), json!({"sid": ""})).is_ok());
+        assert!(check(claim, json!({"sid": null})).is_err());
     }
 }

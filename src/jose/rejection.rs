@@ -79,10 +79,16 @@ pub enum Rejection {
 
     /// Nobody has said which keys to trust.
     NoTrustedKeys,
+    /// No provider that is enabled has this `iss`.
+    UnknownIssuer {
+        issuer: Option<String>,
+        near: Option<Near>,
+    },
     NoKeyFits {
         algorithm: Algorithm,
         key_id: Option<String>,
-        trusted: String,
+        /// Of the session's keys; a provider's are nobody's business.
+        trusted: Option<String>,
     },
 
     BadSignature {
@@ -115,11 +121,73 @@ pub enum Rejection {
         skew: f64,
     },
 
+    /// With the token's `aud`.
+    Audience(Vec<String>),
+    /// With the token's `azp`.
+    AuthorizedParty(Option<String>),
+    MissingClaim(String),
+    /// The role that the token names, or none.
+    Role {
+        named: Option<String>,
+        why: RoleFault,
+    },
+
     /// `jti` did not increase.
     Replayed {
         jti: i64,
         last: i64,
     },
+}
+
+/// A provider that an unknown issuer may have meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Near {
+    /// It has this issuer, and is disabled.
+    Disabled(String),
+    /// Its issuer differs by a slash at the end.
+    Slash(String),
+    /// Its issuer differs by what is before `://`.
+    Scheme(String),
+}
+
+/// Why a token does not get the database role that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleFault {
+    /// The claim is absent, or not a string, and there is no default.
+    Absent,
+    /// It is not in the list.
+    NotAllowed,
+    /// It is a superuser, whatever the list says.
+    Superuser,
+}
+
+/// A rejection, and the provider whose token it was, once that is known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rejected {
+    /// Why.
+    pub reason: Rejection,
+    /// The provider's name.
+    pub provider: Option<String>,
+}
+
+impl From<Rejection> for Rejected {
+    fn from(reason: Rejection) -> Self {
+        Self {
+            reason,
+            provider: None,
+        }
+    }
+}
+
+impl Rejected {
+    /// The facts, beginning with the stage; never the token.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        match &self.provider {
+            Some(name) => format!("{} (provider {})", self.reason.detail(), quoted(name)),
+            None => self.reason.detail(),
+        }
+    }
 }
 
 impl Rejection {
@@ -137,7 +205,7 @@ impl Rejection {
             | Self::UnknownAlgorithm(_)
             | Self::NotAJwt(_)
             | Self::HeaderMemberNotString(_) => Stage::Header,
-            Self::NoTrustedKeys | Self::NoKeyFits { .. } => Stage::Key,
+            Self::NoTrustedKeys | Self::UnknownIssuer { .. } | Self::NoKeyFits { .. } => Stage::Key,
             Self::BadSignature { .. } => Stage::Signature,
             Self::PayloadNotObject(_) | Self::ClaimType { .. } | Self::NotRepresentable(_) => {
                 Stage::Payload
@@ -145,7 +213,11 @@ impl Rejection {
             Self::Expired { .. } | Self::NotYetValid { .. } | Self::IssuedInFuture { .. } => {
                 Stage::Time
             }
-            Self::Replayed { .. } => Stage::Policy,
+            Self::Audience(_)
+            | Self::AuthorizedParty(_)
+            | Self::MissingClaim(_)
+            | Self::Role { .. }
+            | Self::Replayed { .. } => Stage::Policy,
         }
     }
 
@@ -154,6 +226,11 @@ impl Rejection {
         match self {
             Self::NotBase64Url(Part::Signature) => "invalid JWT signature encoding",
             Self::NoTrustedKeys => "no key to verify the token with",
+            Self::UnknownIssuer { .. } => "unknown JWT issuer",
+            Self::Audience(_) => "JWT audience is not accepted",
+            Self::AuthorizedParty(_) => "JWT authorized party is not accepted",
+            Self::MissingClaim(_) => "JWT lacks a required claim",
+            Self::Role { .. } => "JWT role is not accepted",
             Self::Expired { .. } => "Token used after it has expired",
             Self::NotYetValid { .. } | Self::IssuedInFuture { .. } => {
                 "Token used before it is ready"
@@ -210,6 +287,18 @@ impl Rejection {
             Self::NoTrustedKeys => {
                 "neither this database nor this connection trusts any key".into()
             }
+            Self::UnknownIssuer {
+                issuer: Some(issuer),
+                ..
+            } => {
+                format!(
+                    "no provider that is enabled has the \"iss\" {}",
+                    quoted(issuer)
+                )
+            }
+            Self::UnknownIssuer { issuer: None, .. } => {
+                "no provider that is enabled is for tokens without \"iss\"".into()
+            }
             Self::NoKeyFits {
                 algorithm,
                 key_id,
@@ -219,9 +308,11 @@ impl Rejection {
                     Some(id) => format!("\"kid\" {}", quoted(id)),
                     None => "no \"kid\"".into(),
                 };
-                format!(
-                    "the token has \"alg\" \"{algorithm:?}\" and {key_id}; trusted keys: {trusted}"
-                )
+                let token = format!("the token has \"alg\" \"{algorithm:?}\" and {key_id}");
+                match trusted {
+                    Some(keys) => format!("{token}; trusted keys: {keys}"),
+                    None => token,
+                }
             }
             Self::BadSignature { algorithm, fitting } if *fitting > MAX_KEYS_TRIED => format!(
                 "no {algorithm:?} signature by any of the first {MAX_KEYS_TRIED} of the {fitting} keys that fit"
@@ -257,6 +348,21 @@ impl Rejection {
                     now.floor()
                 )
             }
+            Self::Audience(names) if names.is_empty() => "the token has no \"aud\"".into(),
+            Self::Audience(names) => format!("\"aud\" is {}", list(names)),
+            Self::AuthorizedParty(None) => "the token has no \"azp\"".into(),
+            Self::AuthorizedParty(Some(party)) => format!("\"azp\" is {}", quoted(party)),
+            Self::MissingClaim(name) => format!("there is no {}", quoted(name)),
+            Self::Role { named, why } => match (named, why) {
+                (None, _) => "the token names no role".into(),
+                (Some(name), RoleFault::Superuser) => {
+                    format!(
+                        "role {} is a superuser, which no token can be",
+                        quoted(name)
+                    )
+                }
+                (Some(name), _) => format!("role {} is not an allowed one", quoted(name)),
+            },
             Self::Replayed { jti, last } => {
                 format!("\"jti\" {jti} is not above {last}, which this connection has accepted")
             }
@@ -264,26 +370,62 @@ impl Rejection {
     }
 
     /// What the reader of the error can do, where there is something.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Missing => Some("To forget a token, call auth.logout()."),
-            Self::NoTrustedKeys => Some(
-                "Register a provider in auth.providers, or give the connection its keys in pg_session_jwt.jwk.",
-            ),
+    pub fn hint(&self) -> Option<String> {
+        let fixed = match self {
+            Self::UnknownIssuer {
+                near: Some(near), ..
+            } => {
+                return Some(match near {
+                    Near::Disabled(name) => format!("The provider {} is disabled.", quoted(name)),
+                    Near::Slash(name) => format!(
+                        "The issuer of the provider {} differs only by a slash at the end.",
+                        quoted(name)
+                    ),
+                    Near::Scheme(name) => {
+                        format!(
+                            "The issuer of the provider {} differs only by its scheme.",
+                            quoted(name)
+                        )
+                    }
+                });
+            }
+            Self::Missing => "To forget a token, call auth.logout().",
+            Self::NoTrustedKeys => {
+                "Register a provider in auth.providers, or give the connection its keys in pg_session_jwt.jwk."
+            }
+            Self::UnknownIssuer { .. } => "Register a provider for it in auth.providers.",
             Self::NoKeyFits { .. } => {
-                Some("If the issuer has rotated its keys, add the new ones from its JWK Set.")
+                "If the issuer has rotated its keys, add the new ones from its JWK Set."
             }
-            Self::UnknownAlgorithm(name) if !name.eq_ignore_ascii_case("none") => Some(
-                "Accepted are RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384 and HS512.",
-            ),
-            Self::Expired { .. } => Some("Get a fresh token from the issuer and present it."),
+            Self::UnknownAlgorithm(name) if !name.eq_ignore_ascii_case("none") => ALGORITHMS,
+            Self::Expired { .. } => "Get a fresh token from the issuer and present it.",
             Self::NotYetValid { .. } | Self::IssuedInFuture { .. } => {
-                Some("Compare the clocks of the issuer and of this server.")
+                "Compare the clocks of the issuer and of this server."
             }
-            Self::Replayed { .. } => Some("Sign a new token with a higher \"jti\"."),
-            _ => None,
-        }
+            Self::AuthorizedParty(_) => {
+                "The provider's authorized_parties lists the applications whose tokens it takes."
+            }
+            Self::Audience(_) => "The provider's audience lists the names that a token may be for.",
+            Self::Role { .. } => {
+                "The provider's role_claim, allowed_roles and default_role say which roles its tokens get."
+            }
+            Self::Replayed { .. } => "Sign a new token with a higher \"jti\".",
+            _ => return None,
+        };
+        Some(fixed.into())
     }
+}
+
+pub(crate) const ALGORITHMS: &str = "Accepted are RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384 and HS512.";
+
+/// Several texts from outside, at most eight.
+fn list(texts: &[String]) -> String {
+    texts
+        .iter()
+        .take(8)
+        .map(|text| quoted(text))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// A text from outside, fit for a message: in quotes, ASCII, escaped, at most 64 characters.

@@ -6,8 +6,9 @@ use crate::claims::Claims;
 use crate::compact::Compact;
 use crate::header::Header;
 use crate::json::{self, Fault};
-use crate::key_set::KeySet;
-use crate::rejection::Rejection;
+use crate::key_set::{Key, KeySet};
+use crate::provider::{self, Provider};
+use crate::rejection::{Rejected, Rejection};
 
 /// The longest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
@@ -29,8 +30,10 @@ pub struct Clock {
 pub enum TrustedKeys<'a> {
     /// Nobody's: every token is rejected.
     None,
-    /// Those of one set.
+    /// Those of one set, of any issuer.
     Set(&'a KeySet),
+    /// Those of providers, each for its own issuer.
+    Providers(&'a [Provider]),
 }
 
 /// A token that has been accepted.
@@ -40,22 +43,36 @@ pub struct Token {
     pub header: Header,
     /// What it says.
     pub claims: Claims,
+    /// The name of the provider whose key signed it, where there are providers.
+    pub provider: Option<String>,
 }
 
-/// **The rule that accepts a token**: structure, header, key, signature, payload, time, in this
-/// order. (RFC 7515 section 5.2, RFC 7519 section 7.2, RFC 8725 section 3.)
+/// **The rule that accepts a token**: structure, header, key, signature, payload, time, policy, in
+/// this order. (RFC 7515 section 5.2, RFC 7519 section 7.2, RFC 8725 section 3.)
 ///
 /// # Errors
 /// The [`Rejection`] of the first stage that fails.
-pub fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Token, Rejection> {
+pub fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Token, Rejected> {
     let compact = Compact::parse(token)?;
     let members = Header::members(&compact.header)?;
     let payload = read_payload(&compact.payload)?;
     let header = Header::from_members(&members)?;
-    check_signature(&compact, &header, trusted)?;
-    let claims = check_payload(payload, compact.payload)?;
-    claims.check_time(clock)?;
-    Ok(Token { header, claims })
+    let provider = check_signature(&compact, &header, &payload, trusted)?;
+    let name = provider.map(|provider| provider.name.clone());
+    let of_provider = |reason| Rejected {
+        reason,
+        provider: name.clone(),
+    };
+    let claims = check_payload(payload, compact.payload).map_err(of_provider)?;
+    claims.check_time(clock).map_err(of_provider)?;
+    provider
+        .map_or(Ok(()), |provider| provider.check_policy(&claims))
+        .map_err(of_provider)?;
+    Ok(Token {
+        header,
+        claims,
+        provider: name,
+    })
 }
 
 /// Reads the payload. A member that is there twice is a matter of structure and rejected at once;
@@ -67,27 +84,57 @@ fn read_payload(payload: &[u8]) -> Result<Result<Value, Fault>, Rejection> {
     }
 }
 
-/// Stages key and signature.
-fn check_signature(
+/// Stages key and signature: the keys that are trusted for the token's issuer and that fit its header
+/// are tried in turn. Returns the provider that the key belongs to.
+fn check_signature<'a>(
     compact: &Compact,
     header: &Header,
-    trusted: TrustedKeys,
-) -> Result<(), Rejection> {
-    let TrustedKeys::Set(keys) = trusted else {
-        return Err(Rejection::NoTrustedKeys);
-    };
+    payload: &Result<Value, Fault>,
+    trusted: TrustedKeys<'a>,
+) -> Result<Option<&'a Provider>, Rejected> {
     let algorithm = header.algorithm;
-    let mut to_try = keys.fitting(header).take(MAX_KEYS_TRIED);
-    if to_try.any(|key| key.verifies(compact.signed, compact.signature, algorithm)) {
-        return Ok(());
+    let (fitting, keys, only): (Vec<(&Key, Option<&Provider>)>, _, _) = match trusted {
+        TrustedKeys::None => return Err(Rejection::NoTrustedKeys.into()),
+        TrustedKeys::Set(keys) => (
+            keys.fitting(header).map(|key| (key, None)).collect(),
+            Some(keys),
+            None,
+        ),
+        TrustedKeys::Providers(providers) => {
+            // Not verified yet, but nothing hangs on it: a token that names another issuer than its
+            // own is tried with the other's keys.
+            let issuer = payload.as_ref().ok().and_then(|claims| claims.get("iss"));
+            let rows = provider::of_issuer(providers, issuer.and_then(Value::as_str))?;
+            let fitting = |row: &&'a Provider| {
+                row.fitting(header)
+                    .map(|key| (key, Some(*row)))
+                    .collect::<Vec<_>>()
+            };
+            let only = if let [row] = rows.as_slice() {
+                Some(row.name.clone())
+            } else {
+                None
+            };
+            (rows.iter().flat_map(fitting).collect(), None, only)
+        }
+    };
+    let to_try = fitting.iter().take(MAX_KEYS_TRIED);
+    let verifies =
+        |(key, _): &&(&Key, _)| key.verifies(compact.signed, compact.signature, algorithm);
+    if let Some((_, provider)) = to_try.clone().find(verifies) {
+        return Ok(*provider);
     }
-    Err(match keys.fitting(header).count() {
+    let reason = match fitting.len() {
         0 => Rejection::NoKeyFits {
             algorithm,
             key_id: header.key_id.clone(),
-            trusted: keys.summary(),
+            trusted: keys.map(KeySet::summary),
         },
         fitting => Rejection::BadSignature { algorithm, fitting },
+    };
+    Err(Rejected {
+        reason,
+        provider: only,
     })
 }
 
@@ -98,7 +145,7 @@ fn check_payload(payload: Result<Value, Fault>, text: Vec<u8>) -> Result<Claims,
             let text = String::from_utf8(text).map_err(|_| {
                 Rejection::PayloadNotObject(Some(Fault::Syntax("not UTF-8".into())))
             })?;
-            Claims::from_members(&members, text)
+            Claims::from_members(members, text)
         }
         Ok(_) => Err(Rejection::PayloadNotObject(None)),
         Err(fault) => Err(Rejection::PayloadNotObject(Some(fault))),
@@ -107,6 +154,7 @@ fn check_payload(payload: Result<Value, Fault>, text: Vec<u8>) -> Result<Claims,
 
 #[cfg(test)]
 mod tests {
+    use super::verify as verify_with_provider;
     use super::*;
     use crate::rejection::Stage;
     use serde::Deserialize;
@@ -144,6 +192,11 @@ mod tests {
 
     fn key_set(jwk: &Value) -> KeySet {
         KeySet::parse(jwk.to_string().as_bytes()).expect("a sound key")
+    }
+
+    /// [`super::verify`] without the provider's name.
+    fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Token, Rejection> {
+        verify_with_provider(token, trusted, clock).map_err(|rejected| rejected.reason)
     }
 
     fn at(now: f64) -> Clock {
