@@ -165,9 +165,10 @@ fn what_is_set_before_the_library_is_loaded_does_not_count() {
         // On a connection that has no key at all, this gives it none.
         let mut app = db.app();
         app.run(&set);
-        app.rejected(&forged)
-            .assert_stage("key", first_line::NO_KEY);
-        app.assert_nobody();
+        app.run(&format!("SET pg_session_jwt.jwt = {}", sql_text(&forged)));
+        app.refused("SELECT auth.user_id()");
+        app.refused("SELECT count(*) FROM todos");
+        app.rejected(&forged);
     }
 
     let mut app = db.app_with_key(&issuer);
@@ -626,4 +627,32 @@ fn a_key_set_given_by_a_client_is_worth_what_the_client_is_worth_and_no_more() {
     other
         .rejected(&client.token_for("bob"))
         .assert_stage("signature", first_line::SIGNATURE);
+}
+
+/// The value that an accessor keeps at its call site must not outlive a change of its arguments,
+/// however the call came about.
+#[test]
+fn accessors_behind_operators_of_ones_own_answer_for_their_arguments() {
+    let (db, issuer) = (Database::new(), Issuer::ed25519());
+    db.superuser()
+        .run("CREATE SCHEMA open; GRANT ALL ON SCHEMA open TO PUBLIC");
+    let mut app = db.app_with_key(&issuer);
+    app.run(
+        "CREATE OPERATOR open.@@@ (RIGHTARG = text, FUNCTION = auth.claim);
+         CREATE OPERATOR open.### (RIGHTARG = text[], FUNCTION = auth.claim);",
+    );
+    app.present(&issuer.token(&json!({"sub": "alice", "role": "r", "o": {"id": "x"}})));
+    assert_eq!(
+        app.rows(
+            "SELECT OPERATOR(open.@@@) k, OPERATOR(open.###) ARRAY[k]
+             FROM unnest(ARRAY['sub', 'role', 'none', 'sub']) AS k"
+        ),
+        ["alice|alice", "r|r", "NULL|NULL", "alice|alice"]
+    );
+    app.run("PREPARE p(text) AS SELECT OPERATOR(open.@@@) $1, auth.claim($1), auth.claim('o', $1)");
+    for _ in 0..8 {
+        assert_eq!(app.rows("EXECUTE p('sub')"), ["alice|alice|NULL"]);
+        assert_eq!(app.rows("EXECUTE p('role')"), ["r|r|NULL"]);
+        assert_eq!(app.rows("EXECUTE p('id')"), ["NULL|NULL|x"]);
+    }
 }

@@ -133,7 +133,7 @@ fn rsa_keys_have_2048_to_8192_bits() {
     let modulus = |bits: usize| {
         // The highest bit is set, and it is odd.
         let mut bytes = vec![0xa5; bits.div_ceil(8)];
-        if bits % 8 != 0 {
+        if !bits.is_multiple_of(8) {
             bytes[0] = 1 << (bits % 8 - 1);
         }
         json!({"kty": "RSA", "e": "AQAB", "n": b64(&bytes)})
@@ -242,4 +242,46 @@ fn members_that_others_add_to_keys_and_sets_do_no_harm() {
     let token = Issuer::rs256().with_kid("1").token_for("alice");
     app.present(&token);
     app.assert_user("alice");
+}
+
+#[test]
+fn an_rsa_exponent_that_makes_forging_easy_never_verifies_anything() {
+    let db = Database::new();
+    let n = Issuer::rs256().jwk()["n"].clone();
+    for e in ["AA", "AQ", "Ag", "BA"] {
+        println!("e = {e}");
+        let jwk = json!({"kty": "RSA", "n": n, "e": e}).to_string();
+        let mut app = db.app_with_jwk(&jwk);
+        let token = Issuer::rs256().token_for("alice");
+        let refusal = app.rejected(&token);
+        assert!(
+            ["22023", "28000"].contains(&refusal.sqlstate.as_str()),
+            "{refusal:?}"
+        );
+    }
+}
+
+#[test]
+fn no_mutilated_key_set_gets_anything_but_22023() {
+    let db = Database::new();
+    let good = jwks(&[
+        Issuer::ed25519().with_kid("1").with("use", "sig").jwk(),
+        Issuer::es256()
+            .with_kid("2")
+            .with("key_ops", vec!["verify"])
+            .jwk(),
+    ]);
+    let mut session = db.superuser();
+    for at in 0..good.len() {
+        for replacement in ["", "\\", "\"", "{", "]", ",", ":", "0", "=", "\u{1}", "é"] {
+            let set = format!("{}{replacement}{}", &good[..at], &good[at + 1..]);
+            // Not kept: most are refused, and of the rest each should be tried.
+            session.run("BEGIN");
+            if let Err(refusal) = session.try_run(&format!("SELECT auth.init({})", sql_text(&set)))
+            {
+                refusal.assert("22023", "invalid JSON Web Key Set");
+            }
+            session.run("ROLLBACK");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Parallel workers answer as their leader would.
 
-use pg_session_jwt_tests::{Database, Issuer, Session, first_line, pg_major, sql_text};
+use pg_session_jwt_tests::{
+    APP_USER, Database, Issuer, Session, first_line, option, pg_major, sql_text,
+};
 use serde_json::json;
 
 /// Two workers for any table, and the leader only gathers.
@@ -198,4 +200,31 @@ fn a_token_replayed_where_only_workers_see_it_is_refused() {
     assert_eq!(app.rows(users), ["user-8"]);
     app.assert_user("user-8");
     assert_eq!(app.rows(users), ["user-8"]);
+}
+
+/// The refusal belongs to the session, so to its workers as well.
+#[test]
+fn a_refused_parameter_ends_all_identity_where_only_workers_look() {
+    let db = database_with_large_table();
+    let mut superuser = db.superuser();
+    superuser.run(
+        "ALTER TABLE todos DISABLE ROW LEVEL SECURITY;
+         CREATE TABLE secrets AS SELECT i AS id FROM generate_series(1, 100000) AS i;
+         ALTER TABLE secrets ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY bobs ON secrets USING (auth.user_id() || id LIKE 'bob%');
+         GRANT SELECT ON secrets TO PUBLIC;
+         ANALYZE secrets;",
+    );
+    db.administrator_sets("pg_session_jwt.request_claims", "never");
+    let fallback = option("pg_session_jwt.request_claims", "fallback");
+    let claims = option("request.jwt.claims", r#"{"sub":"bob"}"#);
+    let mut app = db.connect(APP_USER, &format!("{fallback} {claims}"));
+    only_workers(&mut app);
+    let message = "permission denied to set parameter \"pg_session_jwt.request_claims\"";
+    for _ in 0..2 {
+        app.refused("SELECT DISTINCT u FROM (SELECT auth.user_id() AS u FROM todos) AS t")
+            .assert("42501", message);
+        app.refused("SELECT count(*) FROM secrets")
+            .assert("42501", message);
+    }
 }

@@ -133,6 +133,23 @@ fn a_malformed_startup_key_does_not_fall_back_to_postgrests_claims() {
     }
 }
 
+/// Postgres takes a PGC_BACKEND parameter from ALTER DATABASE only as long as it does not know it.
+#[test]
+fn a_key_that_an_administrator_set_where_it_cannot_count_leaves_nobody_to_postgrests_claims() {
+    let (db, issuer) = (Database::with_todos(), Issuer::ed25519());
+    db.administrator_sets("pg_session_jwt.jwk", &issuer.jwk().to_string());
+    let mut app = db.app();
+    app.run(&format!("SET request.jwt.claims = {}", sql_text(BOB)));
+    let user = app.try_value("SELECT auth.user_id()");
+    assert!(!matches!(&user, Ok(Some(_))), "{user:?}");
+    assert_eq!(
+        app.try_rows("SELECT * FROM todos")
+            .unwrap_or_default()
+            .len(),
+        0
+    );
+}
+
 #[test]
 fn a_superusers_claims_win_over_everything() {
     let (db, issuer) = (Database::with_todos(), Issuer::ed25519());
@@ -302,4 +319,49 @@ fn ordinary_roles_may_not_pin_keys_unless_granted() {
     session.run(&init);
     session.present(&issuer.token_for("alice"));
     session.assert_user("alice");
+}
+
+#[test]
+fn no_mutilated_claims_get_anything_but_22023() {
+    let db = Database::new();
+    let mut app = db.app();
+    let good = r#"{"sub":"alice","o":{"id":[1,null,-1.5e3]},"t":true,"x":"\u00e9"}"#;
+    for at in 0..good.len() {
+        for replacement in [
+            "",
+            "\\",
+            "\"",
+            "{",
+            "}",
+            "[",
+            ",",
+            ":",
+            "0",
+            "e",
+            "\u{1}",
+            "\u{1F600}",
+        ] {
+            let claims = format!("{}{replacement}{}", &good[..at], &good[at + 1..]);
+            app.run(&format!("SET request.jwt.claims = {}", sql_text(&claims)));
+            let columns = "auth.user_id(), auth.uid(), auth.session(), auth.organization_id()";
+            if let Err(refusal) = app.try_run(&format!("SELECT {columns}")) {
+                refusal.assert(
+                    "22023",
+                    "invalid value for parameter \"request.jwt.claims\"",
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_no_utf8_in_claims_are_an_error_of_their_own() {
+    let db = Database::in_encoding("SQL_ASCII");
+    db.superuser().run("CREATE EXTENSION pg_session_jwt");
+    let mut app = db.app();
+    app.run("SET request.jwt.claims = E'{\"sub\":\"\\xff\"}'");
+    app.refused("SELECT auth.user_id()").assert(
+        "22023",
+        "invalid value for parameter \"request.jwt.claims\"",
+    );
 }

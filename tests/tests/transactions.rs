@@ -275,3 +275,53 @@ fn many_savepoints_and_exceptions_keep_identity_and_stack_in_step() {
     ));
     app.assert_user("alice");
 }
+
+#[test]
+fn a_token_may_be_presented_in_a_read_only_transaction() {
+    let (db, issuer) = (Database::with_todos(), Issuer::ed25519());
+    let mut app = db.app_with_key(&issuer);
+    app.run("BEGIN READ ONLY");
+    app.run(&format!(
+        "SELECT auth.jwt_session_init({}, true)",
+        sql_text(&issuer.token_for("alice"))
+    ));
+    assert_eq!(app.tasks(), ["write", "sleep"]);
+    app.run("SELECT auth.logout()");
+    app.run("COMMIT");
+}
+
+#[test]
+fn a_token_that_changes_within_a_statement_counts_from_there_on() {
+    let (db, issuer) = (Database::new(), Issuer::ed25519());
+    let mut app = db.app_with_key(&issuer);
+    let tokens = ["alice", "bob", "carol"].map(|user| sql_text(&issuer.token_for(user)));
+    let rows = app.rows(&format!(
+        "SELECT length(set_config('pg_session_jwt.jwt', token, false)), auth.user_id(),
+                auth.claim('sub'), auth.jwt() ->> 'sub'
+         FROM unnest(ARRAY[{}]) AS token",
+        tokens.join(", ")
+    ));
+    assert_eq!(
+        rows,
+        [
+            "8|alice|alice|alice",
+            "8|bob|bob|bob",
+            "8|carol|carol|carol"
+        ]
+    );
+    // More identities through one call site than it could keep.
+    app.run(&format!(
+        "CREATE TEMP TABLE seen AS
+             SELECT i, length(set_config('pg_session_jwt.jwt', (ARRAY[{}])[i % 3 + 1], false)),
+                    auth.user_id() AS u, auth.session() AS s
+             FROM generate_series(1, 1000) AS i",
+        tokens.join(", ")
+    ));
+    assert_eq!(
+        app.text(
+            "SELECT count(*) FROM seen
+             WHERE u = (ARRAY['alice', 'bob', 'carol'])[i % 3 + 1] AND s ->> 'sub' = u"
+        ),
+        "1000"
+    );
+}

@@ -349,17 +349,17 @@ impl Play {
                 "UPDATE 1",
             )
             .rows(MINE, &["1 | Buy milk | t", "2 | Call Ben | f"])
-            .say("She cannot give a row of hers to somebody else either.")
+            .tag("DELETE FROM todos WHERE task = 'Call Ben';", "DELETE 1")
+            .tag("COMMIT;", "COMMIT")
+            .say("She may change and delete her own rows, but not make one somebody else's.")
+            .begin()
+            .sign_in(&self.ada)
             .error(
-                &format!("UPDATE todos SET user_id = '{BEN}' WHERE id = 2;"),
+                &format!("UPDATE todos SET user_id = '{BEN}' WHERE id = 1;"),
                 "42501",
                 r#"ERROR:  new row violates row-level security policy for table "todos""#,
             )
             .tag("ROLLBACK;", "ROLLBACK")
-            .begin()
-            .sign_in(&self.ada)
-            .tag("DELETE FROM todos WHERE id = 2;", "DELETE 1")
-            .tag("COMMIT;", "COMMIT")
     }
 
     fn mallory(&self) -> Scene {
