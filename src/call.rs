@@ -2,6 +2,8 @@
 //! is kept at the call site, so that a row costs what a constant costs.
 
 use pgrx::FromDatum;
+use std::ffi::CStr;
+
 use pgrx::pg_sys::{self, Datum};
 
 use crate::datum;
@@ -53,6 +55,18 @@ impl Call {
         }
     }
 
+    /// What a trigger function is called with; `None` when it is called otherwise.
+    pub fn trigger(&self) -> Option<Trigger<'_>> {
+        // SAFETY: `context` is null or a node whose tag says what it is (src/include/commands/trigger.h,
+        // CALLED_AS_TRIGGER); a TriggerData is valid during the call.
+        unsafe {
+            let context = (*self.0).context;
+            let is_trigger =
+                !context.is_null() && (*context).type_ == pg_sys::NodeTag::T_TriggerData;
+            is_trigger.then(|| Trigger(&*context.cast()))
+        }
+    }
+
     /// Whether the arguments are the same at each call through this call site: none, or constants.
     ///
     /// get_fn_expr_arg_stable() is of no use: it counts parameters, and a PL/pgSQL expression keeps
@@ -85,11 +99,87 @@ impl Call {
             let Some(info) = (*self.0).flinfo.as_mut() else {
                 return std::ptr::null_mut();
             };
-            if info.fn_extra.is_null() && self.arguments_are_constant() {
+            if info.fn_extra.is_null()
+                && self.arguments_are_constant()
+                && !outlives_its_statement(info.fn_mcxt)
+            {
                 let zeroed = pg_sys::MemoryContextAllocZero(info.fn_mcxt, size_of::<CallSite>());
                 info.fn_extra = zeroed;
             }
             info.fn_extra.cast()
+        }
+    }
+}
+
+/// Whether a call site with this `fn_mcxt` is there for more than one statement, so that it may not
+/// keep what has to be checked against the clock in each.
+///
+/// A query's call sites go with the query. PL/pgSQL keeps those of its "simple expressions" until the
+/// transaction ends, or the DO block (src/pl/plpgsql/src/pl_exec.c, plpgsql_create_econtext;
+/// pl_handler.c, plpgsql_inline_handler): in an executor state right below TopTransactionContext, or
+/// below SPI's context for the procedure. Such a call costs a clock reading; the row of a query does
+/// not.
+///
+/// # Safety
+/// `context` is valid.
+unsafe fn outlives_its_statement(context: pg_sys::MemoryContext) -> bool {
+    // SAFETY: the caller's promise; a context's name is a C string.
+    unsafe {
+        let parent = (*context).parent;
+        let in_worker = pg_sys::ParallelWorkerNumber >= 0;
+        (parent == pg_sys::TopTransactionContext && !in_worker)
+            || (!parent.is_null() && CStr::from_ptr((*parent).name) == c"SPI Proc")
+    }
+}
+
+/// A trigger's event.
+pub(crate) struct Trigger<'a>(&'a pg_sys::TriggerData);
+
+impl Trigger<'_> {
+    /// The table.
+    pub fn table(&self) -> pg_sys::Oid {
+        // SAFETY: open during the call.
+        unsafe { (*self.0.tg_relation).rd_id }
+    }
+
+    /// The row as it will be, for a row-level INSERT or UPDATE.
+    pub fn new_row_as_json(&self) -> Option<Result<String, String>> {
+        let is_delete =
+            self.0.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_DELETE;
+        let row = self.row();
+        // SAFETY: a tuple of the table, which is open and locked during the call.
+        (!is_delete && !row.is_null())
+            .then(|| unsafe { datum::tuple_as_json(row, (*self.0.tg_relation).rd_att) })
+    }
+
+    /// The new row, or the old one of a DELETE.
+    fn row(&self) -> pg_sys::HeapTuple {
+        let new = self.0.tg_newtuple;
+        if new.is_null() {
+            self.0.tg_trigtuple
+        } else {
+            new
+        }
+    }
+
+    /// What a BEFORE trigger returns to go on: the row, in which an UPDATE puts the transaction's time
+    /// into `column`.
+    pub fn row_touched(&self, column: &CStr) -> Datum {
+        let is_update =
+            self.0.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_UPDATE;
+        if !is_update {
+            return Datum::from(self.row());
+        }
+        // SAFETY: a tuple of the table, whose row type says which number the column has.
+        unsafe {
+            let row_type = (*self.0.tg_relation).rd_att;
+            let mut number = pg_sys::SPI_fnumber(row_type, column.as_ptr());
+            let mut now = Datum::from(pg_sys::GetCurrentTransactionStartTimestamp());
+            let mut is_null = false;
+            let (row, number, now) = (self.row(), &raw mut number, &raw mut now);
+            let touched =
+                pg_sys::heap_modify_tuple_by_cols(row, row_type, 1, number, now, &raw mut is_null);
+            Datum::from(touched)
         }
     }
 }
@@ -116,9 +206,11 @@ const MAX_KEPT: u8 = 8;
 /// How a type is stored, as far as copying one goes.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
+    /// `boolean`.
+    ByValue,
     /// `uuid`.
     Bytes16,
-    /// `text`, `jsonb`.
+    /// `text`, `text[]`, `jsonb`.
     Varlena,
 }
 
@@ -129,6 +221,7 @@ impl Kind {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
+                Self::ByValue => value,
                 Self::Bytes16 => datum::copy_bytes(value, 16, context),
                 Self::Varlena => datum::copy_varlena(value, context),
             }

@@ -39,7 +39,7 @@ fn is_about_data(code: PgSqlErrorCode) -> bool {
 }
 
 /// A text in the server encoding.
-fn to_server(text: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn to_server(text: &str) -> Result<Vec<u8>, String> {
     let utf8 = pg_sys::pg_enc::PG_UTF8 as i32;
     let copy = CString::new(text).map_err(|_| "a text contains U+0000".to_owned())?;
     // SAFETY: the pointer and the length are of one string; the result is that same string, or a new
@@ -75,6 +75,39 @@ pub(crate) fn text(text: &str) -> Result<Option<Datum>, Error> {
     let bytes = to_server(text).map_err(Error::Unrepresentable)?;
     // A text is laid out as a bytea is.
     Ok(bytes.as_slice().into_datum())
+}
+
+/// A `name`, palloc'd; cut short where Postgres would cut it.
+///
+/// # Errors
+/// As [`text`].
+pub(crate) fn name(text: &str) -> Result<Option<Datum>, Error> {
+    input(pg_sys::namein, text)
+        .map(Some)
+        .map_err(Error::Unrepresentable)
+}
+
+/// A `text[]`, palloc'd.
+///
+/// # Errors
+/// As [`text`].
+pub(crate) fn text_array(texts: &[impl AsRef<str>]) -> Result<Option<Datum>, Error> {
+    let mut elements = Vec::with_capacity(texts.len());
+    for element in texts {
+        elements.extend(text(element.as_ref())?);
+    }
+    // SAFETY: as many elements as said, of a type of variable length, aligned to int.
+    let array = unsafe {
+        pg_sys::construct_array(
+            elements.as_mut_ptr(),
+            elements.len() as i32,
+            pg_sys::TEXTOID,
+            -1,
+            false,
+            pg_sys::TYPALIGN_INT as std::ffi::c_char,
+        )
+    };
+    Ok(Some(Datum::from(array)))
 }
 
 /// A `uuid`, palloc'd, by the rules of uuid's own input function; `None` where it is not one.
@@ -151,6 +184,53 @@ pub(crate) fn row<const N: usize>(
         let tuple = pg_sys::heap_form_tuple(row_type, values.as_mut_ptr(), nulls.as_mut_ptr());
         pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
     }
+}
+
+/// The rows of a table as JSON objects, as they are committed now.
+///
+/// Not by SPI: that would ask for the caller's privileges, and see what its transaction's snapshot
+/// sees, which in REPEATABLE READ is the past.
+pub(crate) fn rows_as_json(table: pg_sys::Oid) -> Vec<Result<String, String>> {
+    let mut rows = Vec::new();
+    // SAFETY: systable_beginscan without an index reads any heap (genam.c); without a snapshot it
+    // takes a fresh one, as for catalogs, also in a parallel worker. Each tuple is copied before the
+    // next is fetched. An ERROR between leaves the scan to the resource owner.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let relation = pg_sys::try_relation_open(table, lock);
+        if relation.is_null() {
+            return rows;
+        }
+        let null = std::ptr::null_mut();
+        let scan =
+            pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, null, 0, null.cast());
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            rows.push(tuple_as_json(tuple, (*relation).rd_att));
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::relation_close(relation, lock);
+    }
+    rows
+}
+
+/// row_to_json() of a tuple.
+///
+/// # Safety
+/// The tuple is of the row type, and its lock is held.
+pub(crate) unsafe fn tuple_as_json(
+    tuple: pg_sys::HeapTuple,
+    row_type: pg_sys::TupleDesc,
+) -> Result<String, String> {
+    // SAFETY: the copy is a composite value, and row_to_json returns a text, laid out as a bytea.
+    let json: Option<&[u8]> = unsafe {
+        let row = pg_sys::heap_copy_tuple_as_datum(tuple, row_type);
+        pgrx::direct_function_call(pg_sys::row_to_json, &[Some(row)])
+    };
+    from_server(json.unwrap_or_default().to_vec())
 }
 
 /// A jsonb that outlives transactions.

@@ -3,29 +3,41 @@
 
 use std::ffi::{CStr, c_char, c_int};
 
-use pg_session_jwt_jose::{Claims, KeySetError, Rejection, Token, quoted};
+use pg_session_jwt_jose::{Claims, KeySetError, ProviderError, Rejected, Token, quoted};
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
 /// Why a function of this extension fails.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Error {
     /// A token that is not accepted.
-    Rejected(Rejection),
+    Rejected(Rejected),
     /// Keys that cannot be used.
     KeySet(KeySetError),
+    /// A row of `auth.providers` that cannot be.
+    Provider(ProviderError),
     /// Claims in a parameter that are not what they should be.
     Parameter { name: &'static str, detail: String },
     /// `auth.init(jwks)` with other keys than the connection has.
     Pinned,
+    /// A client's keys, where the database has providers.
+    ProvidersRule,
+    /// A trigger function of `auth.providers` on another table.
+    NotTheProvidersTable,
     /// See [`crate::guc::refused_parameter`].
-    RefusedParameter(&'static str),
+    RefusedParameter(String),
     /// A value that the database encoding lacks.
     Unrepresentable(String),
 }
 
-impl From<Rejection> for Error {
-    fn from(rejection: Rejection) -> Self {
-        Self::Rejected(rejection)
+impl From<Rejected> for Error {
+    fn from(rejected: Rejected) -> Self {
+        Self::Rejected(rejected)
+    }
+}
+
+impl From<ProviderError> for Error {
+    fn from(error: ProviderError) -> Self {
+        Self::Provider(error)
     }
 }
 
@@ -40,48 +52,66 @@ pub(crate) struct Report {
     sqlstate: PgSqlErrorCode,
     pub message: String,
     pub detail: String,
-    hint: &'static str,
+    hint: String,
 }
 
 impl From<Error> for Report {
     fn from(error: Error) -> Self {
         use PgSqlErrorCode as Code;
         match error {
-            Error::Rejected(rejection) => Self {
+            Error::Rejected(rejected) => Self {
                 sqlstate: Code::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-                message: rejection.message().into(),
-                detail: rejection.detail(),
-                hint: rejection.hint().unwrap_or_default(),
+                message: rejected.reason.message().into(),
+                detail: rejected.detail(),
+                hint: rejected.reason.hint().unwrap_or_default(),
+            },
+            Error::Provider(ProviderError { name, detail, hint }) => Self {
+                sqlstate: Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                message: format!("invalid provider {}", quoted(&name)),
+                detail,
+                hint: hint.into(),
+            },
+            Error::ProvidersRule => Self {
+                sqlstate: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                message: "keys of a connection are not trusted while a provider is registered".into(),
+                detail: "This database trusts the providers in auth.providers, and nothing that a client brings.".into(),
+                hint: "Connect without pg_session_jwt.jwk, or disable the providers.".into(),
+            },
+            Error::NotTheProvidersTable => Self {
+                sqlstate: Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+                message: "this trigger function is for auth.providers".into(),
+                detail: String::new(),
+                hint: String::new(),
             },
             Error::KeySet(KeySetError { detail, hint }) => Self {
                 sqlstate: Code::ERRCODE_INVALID_PARAMETER_VALUE,
                 message: "invalid JSON Web Key Set".into(),
                 detail,
-                hint,
+                hint: hint.into(),
             },
             Error::Parameter { name, detail } => Self {
                 sqlstate: Code::ERRCODE_INVALID_PARAMETER_VALUE,
                 message: format!("invalid value for parameter \"{name}\""),
                 detail,
-                hint: "",
+                hint: String::new(),
             },
             Error::Pinned => Self {
                 sqlstate: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 message: "session keys are already pinned".into(),
                 detail: "This connection trusts other keys than those given.".into(),
-                hint: "Keys stay as long as the connection: open another one.",
+                hint: "Keys stay as long as the connection: open another one.".into(),
             },
             Error::RefusedParameter(name) => Self {
                 sqlstate: Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 message: format!("permission denied to set parameter \"{name}\""),
                 detail: "It was set in this session without the privilege, before the library was loaded; the value that an administrator may have given it is lost to this session.".into(),
-                hint: "Open another connection that does not set it.",
+                hint: "Open another connection that does not set it.".into(),
             },
             Error::Unrepresentable(detail) => Self {
                 sqlstate: Code::ERRCODE_UNTRANSLATABLE_CHARACTER,
                 message: "the value cannot be represented in the database encoding".into(),
                 detail,
-                hint: "",
+                hint: String::new(),
             },
         }
     }
@@ -94,7 +124,8 @@ impl Report {
     /// Jumps out of the caller and of its callers up to Postgres: none of those frames may hold a
     /// value whose destructor matters. `call.rs` calls it as the last thing of a C function.
     pub unsafe fn raise(self) -> ! {
-        let [message, detail, hint] = [&self.message, &self.detail, self.hint].map(pstring);
+        let [message, detail, hint] =
+            [&self.message, &self.detail, &self.hint].map(|text| pstring(text));
         let sqlstate = self.sqlstate;
         drop(self);
         // SAFETY: the strings are palloc'd, so nothing is lost when errfinish jumps.
@@ -129,11 +160,11 @@ pub(crate) fn log_accepted(token: &Token) {
 }
 
 /// `pg_session_jwt.audit_log`: one line for a token that is rejected.
-pub(crate) fn log_rejected(reason: &Rejection) {
+pub(crate) fn log_rejected(rejected: &Rejected) {
     log(&format!(
         "pg_session_jwt: token rejected: {} ({})",
-        reason.message(),
-        reason.detail()
+        rejected.reason.message(),
+        rejected.detail()
     ));
 }
 

@@ -5,7 +5,8 @@
 //! What is derived from them elsewhere is a cache, and [`epoch`] says when it is stale.
 
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU64, Ordering::Relaxed};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_guard, pg_sys};
 
@@ -16,6 +17,8 @@ type Text = GucSetting<Option<CString>>;
 static JWK: Text = Text::new(None);
 static JWT: Text = Text::new(None);
 static CLAIMS: Text = Text::new(None);
+/// See [`refused_parameter`]. A parameter itself, for parallel workers to receive it.
+static REFUSED: Text = Text::new(None);
 static REQUEST_CLAIMS: GucSetting<RequestClaims> =
     GucSetting::<RequestClaims>::new(RequestClaims::Fallback);
 static CLOCK_SKEW: GucSetting<i32> = GucSetting::<i32>::new(60);
@@ -36,12 +39,20 @@ static EPOCH: AtomicU64 = AtomicU64::new(1);
 static JWK_EPOCH: AtomicU64 = AtomicU64::new(1);
 static JWK_CAME_WITH_CONNECTION: AtomicBool = AtomicBool::new(false);
 static LAST_ID: AtomicI64 = AtomicI64::new(i64::MIN);
-static REFUSED: AtomicPtr<c_char> = AtomicPtr::new(std::ptr::null_mut());
+/// That the token being set has been accepted.
+static JUDGED: AtomicBool = AtomicBool::new(false);
+/// Given by `session`, which lies above this module; see `check_jwt`.
+static JUDGE: OnceLock<fn(&[u8]) -> bool> = OnceLock::new();
 
-/// A number that is another one after any parameter was assigned. Never 0.
+/// A number that is another one after any parameter was assigned, or a provider changed. Never 0.
 #[inline]
 pub(crate) fn epoch() -> u64 {
     EPOCH.load(Relaxed)
+}
+
+/// Says that something which [`epoch`] stands for has changed.
+pub(crate) fn changed() {
+    EPOCH.fetch_add(1, Relaxed);
 }
 
 /// The same for `pg_session_jwt.jwk` alone.
@@ -49,18 +60,16 @@ pub(crate) fn jwk_epoch() -> u64 {
     JWK_EPOCH.load(Relaxed)
 }
 
-/// The name of a superuser's parameter that somebody else tried to set before this library was
-/// loaded, if there is one.
+/// The name of a parameter that somebody tried to set in vain before this library was loaded, if
+/// there is one.
 ///
 /// Until a library is loaded its parameters are placeholders that anyone may set, in the startup
 /// packet too; the attempt takes the place of the administrator's value from postgresql.conf or
 /// ALTER DATABASE, is refused when the library is loaded, and what remains is the built-in default.
 /// `request_claims = never` would be undone that way, so such a session gets no identity at all.
 /// (With shared_preload_libraries, Postgres refuses the connection or the SET itself.)
-pub(crate) fn refused_parameter() -> Option<&'static str> {
-    let name = REFUSED.load(Relaxed);
-    // SAFETY: only ever set to the names in `define`, which are 'static.
-    (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_str().unwrap_or_default())
+pub(crate) fn refused_parameter() -> Option<String> {
+    text(&REFUSED).map(|name| String::from_utf8_lossy(&name).into_owned())
 }
 
 /// `pg_session_jwt.jwk`: the session's keys as they were given.
@@ -90,6 +99,18 @@ pub(crate) fn request_claims() -> Option<Vec<u8>> {
     unsafe {
         copied(pg_sys::GetConfigOption(
             c"request.jwt.claims".as_ptr(),
+            true,
+            false,
+        ))
+    }
+}
+
+/// `request.headers`: PostgREST's, a placeholder too.
+pub(crate) fn request_headers() -> Option<Vec<u8>> {
+    // SAFETY: as above.
+    unsafe {
+        copied(pg_sys::GetConfigOption(
+            c"request.headers".as_ptr(),
             true,
             false,
         ))
@@ -133,18 +154,33 @@ pub(crate) fn pin_jwk(jwks: &CStr) {
     }
 }
 
-/// What SET pg_session_jwt.jwt (SET LOCAL with `is_local`) would do. An empty token is none.
-pub(crate) fn set_jwt(token: &CStr, is_local: bool) {
+/// What SET pg_session_jwt.jwt (SET LOCAL with `is_local`) would do. An empty token is none. `accepted`
+/// says that it has been judged already.
+pub(crate) fn set_jwt(token: &CStr, is_local: bool, accepted: bool) {
+    /// Taken back also when an ERROR unwinds.
+    struct Judged;
+    impl Drop for Judged {
+        fn drop(&mut self) {
+            JUDGED.store(false, Relaxed);
+        }
+    }
+    let _judged = Judged;
+    JUDGED.store(accepted, Relaxed);
+    set(c"pg_session_jwt.jwt", token.as_ptr(), is_local);
+}
+
+/// SET by an ordinary user; RESET where the value is null.
+fn set(name: &CStr, value: *const c_char, is_local: bool) {
     let action = if is_local {
         pg_sys::GucAction::GUC_ACTION_LOCAL
     } else {
         pg_sys::GucAction::GUC_ACTION_SET
     };
-    // SAFETY: both are C strings; an ERROR unwinds through pgrx's guard.
+    // SAFETY: C strings, or null for the value; an ERROR unwinds through pgrx's guard.
     unsafe {
         pg_sys::set_config_option(
-            c"pg_session_jwt.jwt".as_ptr(),
-            token.as_ptr(),
+            name.as_ptr(),
+            value,
             pg_sys::GucContext::PGC_USERSET,
             pg_sys::GucSource::PGC_S_SESSION,
             action,
@@ -155,21 +191,35 @@ pub(crate) fn set_jwt(token: &CStr, is_local: bool) {
     }
 }
 
+/// SET ROLE (SET LOCAL ROLE with `is_local`), with Postgres's own rules: the session user must be a
+/// member, and not within a SECURITY DEFINER function.
+pub(crate) fn set_role(name: &CStr, is_local: bool) {
+    set(c"role", name.as_ptr(), is_local);
+}
+
+/// RESET ROLE.
+pub(crate) fn reset_role() {
+    set(c"role", std::ptr::null(), false);
+}
+
+/// Whether a role of this name exists and is a superuser.
+pub(crate) fn is_superuser(name: &CStr) -> bool {
+    // SAFETY: catalog look-ups; an invalid Oid is no superuser.
+    unsafe { pg_sys::superuser_arg(pg_sys::get_role_oid(name.as_ptr(), true)) }
+}
+
 /// A token as it stands in `pg_session_jwt.jwt`.
 ///
-/// Inside, the parameter's value is an envelope: one byte, `P` for presented or `A` for accepted, 16
-/// hexadecimal digits for the highest token id accepted when it was presented, and the token. Being
-/// part of the value, both travel with it: a ROLLBACK that gives back an accepted token gives back
-/// that it was accepted, so it is not taken for a replay, and a parallel worker judges as its leader
-/// would. SQL never sees the envelope (the show hook) and cannot make one (the check hook).
+/// Inside, the parameter's value is an envelope: one byte, `A` for a token that has been accepted or
+/// `P` for one that has only been presented, and the token. Being part of the value, the byte travels
+/// with it: a ROLLBACK that gives back an accepted token gives back that it was accepted, so it is
+/// not taken for a replay, and a parallel worker knows what its leader knows. SQL never sees the
+/// envelope (the show hook) and cannot make one (the check hook).
 pub(crate) struct Presentation {
     pub token: Vec<u8>,
     pub accepted: bool,
-    /// The highest token id accepted before this token was presented; `i64::MIN` for none.
-    pub last_id: i64,
 }
 
-const ENVELOPE_BYTES: usize = 17;
 const PRESENTED: u8 = b'P';
 const ACCEPTED: u8 = b'A';
 
@@ -177,51 +227,58 @@ impl Presentation {
     /// The token in force, if there is one.
     pub fn current() -> Option<Self> {
         let value = text(&JWT)?;
-        let (head, token) = value.split_at_checked(ENVELOPE_BYTES)?;
-        let digits = std::str::from_utf8(&head[1..]).ok()?;
-        let last_id = u64::from_str_radix(digits, 16).ok()?.cast_signed();
+        let (&mark, token) = value.split_first()?;
         Some(Self {
             token: token.to_vec(),
-            accepted: head[0] == ACCEPTED,
-            last_id,
+            accepted: mark == ACCEPTED,
         })
     }
 
-    /// Notes that the token in force has been accepted under `id`, if it has one that counts.
-    pub fn accept_current(id: Option<i64>) {
-        // SAFETY: a non-null value is an envelope, which has a first byte; it lives in memory that
-        // check_jwt allocated, and a backend has one thread.
+    /// Notes that the token in force has been accepted.
+    pub fn accept_current() {
+        // SAFETY: a value that is not empty is an envelope, in memory that check_jwt allocated; a
+        // backend has one thread.
         unsafe {
-            let value = *JWT.as_ptr();
-            if !value.is_null() && *value.cast::<u8>() == PRESENTED {
-                *value.cast::<u8>() = ACCEPTED;
+            let value = (*JWT.as_ptr()).cast::<u8>();
+            if !value.is_null() && *value == PRESENTED {
+                *value = ACCEPTED;
             }
-        }
-        if let Some(id) = id {
-            LAST_ID.fetch_max(id, Relaxed);
         }
     }
 }
 
 /// The highest token id that this connection has accepted; `i64::MIN` for none.
-pub(crate) fn last_id() -> i64 {
-    // SAFETY: plain reads of globals.
-    if unsafe { pg_sys::ParallelWorkerNumber } >= 0 {
-        // A worker has only what its leader sent; a token that is new there (a SET clause of a
-        // function) cannot be told from a replay.
-        return i64::MAX;
-    }
-    LAST_ID.load(Relaxed)
+///
+/// `None` in a parallel worker, which has only what its leader sent it.
+pub(crate) fn last_id() -> Option<i64> {
+    // SAFETY: a plain read of a global.
+    let is_worker = unsafe { pg_sys::ParallelWorkerNumber } >= 0;
+    (!is_worker).then(|| LAST_ID.load(Relaxed))
 }
 
-/// Defines the parameters and reserves their prefix.
-pub(crate) fn define() {
-    let hidden = GucFlags::NO_SHOW_ALL;
+/// Notes a token id that has been accepted.
+pub(crate) fn accept_id(id: i64) {
+    LAST_ID.fetch_max(id, Relaxed);
+}
+
+/// Defines the parameters and reserves their prefix. `judge` says whether a token that is being
+/// presented is accepted.
+pub(crate) fn define(judge: fn(&[u8]) -> bool) {
+    let _ = JUDGE.set(judge);
     // pg_settings.reset_val bypasses show hooks: NO_SHOW_ALL keeps the two secrets out of that view.
-    // SAFETY (all three): the hooks cannot panic, or are guarded.
-    unsafe {
+    let hidden = GucFlags::NO_SHOW_ALL;
+    GucRegistry::define_string_guc(
+        c"pg_session_jwt.refused_parameter",
+        c"A parameter that was set in vain before the library was loaded: no identity is given.",
+        c"Set by the library alone.",
+        &REFUSED,
+        GucContext::Backend,
+        hidden | GucFlags::NO_RESET_ALL | GucFlags::DISALLOW_IN_FILE,
+    );
+    // SAFETY (of all that follow): the hooks cannot panic, or are guarded.
+    define_guarded(c"pg_session_jwt.jwk", |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
-            c"pg_session_jwt.jwk",
+            name,
             c"Keys that this connection trusts: a JSON Web Key or a JSON Web Key Set.",
             c"Set at connection start, or once by auth.init(jwks). Shown are kty, kid and alg.",
             &JWK,
@@ -231,6 +288,9 @@ pub(crate) fn define() {
             Some(assign_jwk),
             Some(show_jwk),
         );
+    });
+    // SAFETY: as above.
+    unsafe {
         GucRegistry::define_string_guc_with_hooks(
             c"pg_session_jwt.jwt",
             c"The JSON Web Token of the user.",
@@ -243,7 +303,7 @@ pub(crate) fn define() {
             Some(show_jwt),
         );
     }
-    define_superusers(c"pg_session_jwt.claims", |name| unsafe {
+    define_guarded(c"pg_session_jwt.claims", |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
             c"Claims that count without a token: a JSON object.",
@@ -256,7 +316,7 @@ pub(crate) fn define() {
             None,
         );
     });
-    define_superusers(c"pg_session_jwt.request_claims", |name| unsafe {
+    define_guarded(c"pg_session_jwt.request_claims", |name| unsafe {
         GucRegistry::define_enum_guc_with_hooks(
             name,
             c"Whether request.jwt.claims counts when no key is configured.",
@@ -269,7 +329,7 @@ pub(crate) fn define() {
             None,
         );
     });
-    define_superusers(c"pg_session_jwt.clock_skew", |name| unsafe {
+    define_guarded(c"pg_session_jwt.clock_skew", |name| unsafe {
         GucRegistry::define_int_guc_with_hooks(
             name,
             c"Tolerance for the clocks of issuers, applied to exp, nbf and iat.",
@@ -284,7 +344,7 @@ pub(crate) fn define() {
             None,
         );
     });
-    define_superusers(c"pg_session_jwt.audit_log", |name| unsafe {
+    define_guarded(c"pg_session_jwt.audit_log", |name| unsafe {
         GucRegistry::define_bool_guc_with_hooks(
             name,
             c"Logs each token that is accepted or rejected.",
@@ -301,15 +361,23 @@ pub(crate) fn define() {
     unsafe { pg_sys::MarkGUCPrefixReserved(c"pg_session_jwt".as_ptr()) };
 }
 
-/// Defines a parameter of the superuser and notices when a placeholder's value was refused: defining
-/// assigns the default, and then each value that was accepted.
-fn define_superusers(name: &'static CStr, define: impl FnOnce(&'static CStr)) {
+/// Defines a parameter that not everybody may set, and notices when a placeholder's value was
+/// refused: defining assigns the default, and then each value that was accepted.
+fn define_guarded(name: &'static CStr, define: impl FnOnce(&'static CStr)) {
     // SAFETY: a C string; nothing is kept of the result but whether there is one.
     let placeholder = unsafe { !pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() };
     let before = epoch();
     define(name);
     if placeholder && epoch() == before + 1 {
-        REFUSED.store(name.as_ptr().cast_mut(), Relaxed);
+        // SAFETY: C strings. PGC_S_OVERRIDE makes it the value to RESET to, which no ROLLBACK undoes.
+        unsafe {
+            pg_sys::SetConfigOption(
+                c"pg_session_jwt.refused_parameter".as_ptr(),
+                name.as_ptr(),
+                pg_sys::GucContext::PGC_BACKEND,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
     }
 }
 
@@ -362,10 +430,14 @@ unsafe extern "C-unwind" fn show_jwk() -> *const c_char {
 }
 
 /// Puts the token into its envelope ([`Presentation`]).
+///
+/// Under a startup key the token is judged here, at once, and not at its first use, which may be in
+/// a parallel worker only: the worker could not tell the leader which id it has accepted.
+#[pg_guard]
 unsafe extern "C-unwind" fn check_jwt(
     newval: *mut *mut c_char,
-    _: *mut *mut c_void,
-    _: pg_sys::GucSource::Type,
+    _extra: *mut *mut c_void,
+    source: pg_sys::GucSource::Type,
 ) -> bool {
     // SAFETY: `*newval` is null or a C string of GUC's allocator, which a check hook may replace by
     // another such (src/backend/utils/misc/README, "GUC Check Hooks"). A worker that starts gets the
@@ -376,17 +448,16 @@ unsafe extern "C-unwind" fn check_jwt(
             return true;
         }
         let bytes = CStr::from_ptr(token).to_bytes_with_nul();
-        let envelope = memory::allocate(ENVELOPE_BYTES + bytes.len()).cast::<u8>();
+        // A value that is only tried (ALTER ROLE … SET) is not presented.
+        let presented = jwk_came_with_connection() && source != pg_sys::GucSource::PGC_S_TEST;
+        let judge = |judge: &fn(&[u8]) -> bool| judge(&bytes[..bytes.len() - 1]);
+        let accepted = JUDGED.load(Relaxed) || (presented && JUDGE.get().is_some_and(judge));
+        let envelope = memory::allocate(1 + bytes.len()).cast::<u8>();
         if envelope.is_null() {
             return false;
         }
-        let mut last_id = last_id().cast_unsigned();
-        *envelope = PRESENTED;
-        for place in (1..ENVELOPE_BYTES).rev() {
-            *envelope.add(place) = b"0123456789abcdef"[(last_id & 15) as usize];
-            last_id >>= 4;
-        }
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), envelope.add(ENVELOPE_BYTES), bytes.len());
+        *envelope = if accepted { ACCEPTED } else { PRESENTED };
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), envelope.add(1), bytes.len());
         memory::free(token.cast());
         *newval = envelope.cast();
         true

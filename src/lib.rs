@@ -1,6 +1,6 @@
 //! pg_session_jwt: JSON Web Tokens verified inside the Postgres backend, for row-level security.
 //!
-//! Data flows one way: `sql` → `session` → `guc` → `jose`.
+//! Data flows one way: `sql` → `session` → (`guc`, `providers`) → `jose`.
 //!
 //! | module | what lives there |
 //! | --- | --- |
@@ -8,6 +8,8 @@
 //! | `call` | the frame around each of them: arguments, errors, and the value kept at a call site |
 //! | `session` | whom to trust, the claims in force, the caches |
 //! | `guc` | the parameters and their hooks |
+//! | `providers` | `auth.providers` as a snapshot, and what makes it stale |
+//! | `identity` | one name for what issuers call differently: organisations, permissions |
 //! | `datum` | values from and to Postgres |
 //! | `error` | a reason → an error report, and the audit log |
 //! | `pg_session_jwt_jose` | the crate in `src/jose`: tokens, keys and rules, without Postgres |
@@ -16,6 +18,8 @@ mod call;
 mod datum;
 mod error;
 mod guc;
+mod identity;
+mod providers;
 mod session;
 mod sql;
 
@@ -32,7 +36,8 @@ pgrx::extension_sql_file!("../sql/auth.sql", name = "auth", finalize);
 #[pgrx::pg_guard]
 #[allow(non_snake_case)]
 pub extern "C-unwind" fn _PG_init() {
-    guc::define();
+    guc::define(session::judge);
+    providers::define();
 }
 
 /// Needed by `cargo pgrx test`.

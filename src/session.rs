@@ -7,19 +7,26 @@ use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-use pg_session_jwt_jose::{Clock, KeySet, Rejection, Token, TrustedKeys, json, verify};
+use pg_session_jwt_jose::{
+    Clock, KeySet, Provider, Rejected, Rejection, RoleFault, RoleRules, Token, TrustedKeys, json,
+    verify,
+};
 use pgrx::pg_sys;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::datum::{self, KeptJsonb};
 use crate::error::{self, Error};
 use crate::guc::{self, Presentation};
+use crate::providers;
 
 /// Where trust comes from. Exactly one source is in force.
 enum Source {
     /// `pg_session_jwt.claims`: no token is asked for.
     Claims(Vec<u8>),
-    /// Keys: a token is believed when one of them signed it.
+    /// The providers registered in this database: a token is believed when a key of its issuer's
+    /// provider signed it.
+    Providers,
+    /// The session's keys: a token is believed when one of them signed it.
     SessionKeys,
     /// `request.jwt.claims`: PostgREST has verified a token.
     RequestClaims(Vec<u8>),
@@ -29,28 +36,60 @@ enum Source {
 
 impl Source {
     const CLAIMS: &str = "pg_session_jwt.claims";
+    const PROVIDERS: &str = "auth.providers";
     const SESSION_KEYS: &str = "pg_session_jwt.jwk";
     const REQUEST_CLAIMS: &str = "request.jwt.claims";
     const NONE: &str = "none";
 
     /// **The rule that says whom to trust**: the first source that exists, and no other.
-    fn in_force() -> Self {
+    fn in_force() -> Result<Self, Error> {
         // 1. Set by a superuser, or by whom a superuser lets.
         if let Some(claims) = guc::claims() {
-            return Self::Claims(claims);
+            return Ok(Self::Claims(claims));
         }
-        // 2. The providers registered in this database: their place is here, above all that a
-        //    client brings.
-        // 3. The keys that this connection started with or was given by auth.init(jwks).
-        if guc::jwk().is_some() {
-            return Self::SessionKeys;
+        match Keys::trusted()? {
+            // 2. While a provider is enabled, nothing that a client brings is trusted.
+            Keys::Providers(_) => Ok(Self::Providers),
+            // 3.
+            Keys::Session => Ok(Self::SessionKeys),
+            Keys::None => Ok(match guc::request_claims() {
+                // 4. Anybody can set them.
+                Some(claims) => Self::RequestClaims(claims),
+                // 5.
+                None => Self::None,
+            }),
         }
-        // 4. Claims that PostgREST has verified; anybody can set them.
-        if let Some(claims) = guc::request_claims() {
-            return Self::RequestClaims(claims);
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Claims(_) => Self::CLAIMS,
+            Self::Providers => Self::PROVIDERS,
+            Self::SessionKeys => Self::SESSION_KEYS,
+            Self::RequestClaims(_) => Self::REQUEST_CLAIMS,
+            Self::None => Self::NONE,
         }
-        // 5.
-        Self::None
+    }
+}
+
+/// The keys that tokens are verified with.
+enum Keys {
+    /// Those of the registered providers.
+    Providers(Rc<[Provider]>),
+    /// Those that the connection started with or was given by auth.init(jwks).
+    Session,
+    /// There are none.
+    None,
+}
+
+impl Keys {
+    /// **The rule that says whose keys count**: the database's own before those of the connection.
+    fn trusted() -> Result<Self, Error> {
+        Ok(match providers::registered()? {
+            Some(providers) => Self::Providers(providers),
+            None if guc::jwk().is_some() => Self::Session,
+            None => Self::None,
+        })
     }
 }
 
@@ -61,18 +100,13 @@ pub(crate) struct Identity {
     pub source: &'static str,
     /// The claims as JSON text; `None` when there is no identity.
     json: Option<String>,
-    /// `sub`.
-    subject: Subject,
-    /// The token behind the claims, where the source has tokens.
+    /// The same, read.
+    pub members: Map<String, Value>,
+    /// The token behind the claims, where the source has tokens; its claims are above.
     pub token: Option<Token>,
+    /// How the token names a database role.
+    pub roles: RoleRules,
     jsonb: OnceCell<KeptJsonb>,
-}
-
-#[derive(Debug)]
-enum Subject {
-    Absent,
-    Text(String),
-    NotText,
 }
 
 impl Identity {
@@ -80,25 +114,32 @@ impl Identity {
         Self {
             source,
             json: None,
-            subject: Subject::Absent,
+            members: Map::new(),
             token: None,
+            roles: RoleRules::default(),
             jsonb: OnceCell::new(),
         }
     }
 
-    fn from_token(source: &'static str, token: Token) -> Self {
-        let subject = token
-            .claims
-            .subject
-            .clone()
-            .map_or(Subject::Absent, Subject::Text);
-        let json = Some(token.claims.json.clone());
+    fn from_token(mut token: Token, keys: &Keys) -> Self {
+        let json = Some(std::mem::take(&mut token.claims.json));
+        let members = std::mem::take(&mut token.claims.members);
+        let (source, provider) = match keys {
+            Keys::Providers(all) => {
+                let provider = all
+                    .iter()
+                    .find(|one| Some(&one.name) == token.provider.as_ref());
+                (Source::PROVIDERS, provider)
+            }
+            Keys::Session | Keys::None => (Source::SESSION_KEYS, None),
+        };
+        let roles = provider.map_or_else(RoleRules::default, |provider| provider.roles.clone());
         Self {
-            source,
             json,
-            subject,
+            members,
             token: Some(token),
-            jsonb: OnceCell::new(),
+            roles,
+            ..Self::nobody(source)
         }
     }
 
@@ -107,23 +148,14 @@ impl Identity {
         let wrong = |detail: String| Error::Parameter { name, detail };
         let json = datum::from_server(value).map_err(wrong)?;
         let parsed = json::parse(json.as_bytes(), json::MAX_DEPTH);
-        let Value::Object(members) =
-            parsed.map_err(|fault| wrong(format!("not usable JSON: {fault}")))?
-        else {
-            return Err(wrong("not a JSON object".into()));
-        };
-        let subject = match members.get("sub") {
-            None | Some(Value::Null) => Subject::Absent,
-            Some(Value::String(text)) => Subject::Text(text.clone()),
-            Some(_) => Subject::NotText,
-        };
-        Ok(Self {
-            source: name,
-            json: Some(json),
-            subject,
-            token: None,
-            jsonb: OnceCell::new(),
-        })
+        match parsed.map_err(|fault| wrong(format!("not usable JSON: {fault}")))? {
+            Value::Object(members) => Ok(Self {
+                json: Some(json),
+                members,
+                ..Self::nobody(name)
+            }),
+            _ => Err(wrong("not a JSON object".into())),
+        }
     }
 
     /// `sub`.
@@ -131,10 +163,10 @@ impl Identity {
     /// # Errors
     /// When it is there and not a string; a token's always is.
     pub fn subject(&self) -> Result<Option<&str>, Error> {
-        match &self.subject {
-            Subject::Absent => Ok(None),
-            Subject::Text(text) => Ok(Some(text)),
-            Subject::NotText => Err(Error::Parameter {
+        match self.members.get("sub") {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Error::Parameter {
                 name: self.source,
                 detail: "\"sub\" is not a string".into(),
             }),
@@ -153,7 +185,7 @@ impl Identity {
             return Ok(Some(jsonb));
         }
         let jsonb = KeptJsonb::new(json).map_err(|why| match self.token {
-            Some(_) => Error::Rejected(Rejection::NotRepresentable(why)),
+            Some(_) => Error::Rejected(self.rejected(Rejection::NotRepresentable(why))),
             None => Error::Parameter {
                 name: self.source,
                 detail: why,
@@ -162,19 +194,37 @@ impl Identity {
         Ok(Some(self.jsonb.get_or_init(|| jsonb)))
     }
 
-    fn check_time(&self, clock: Clock) -> Result<(), Rejection> {
-        self.token
+    /// The name of the provider whose token it is.
+    pub fn provider(&self) -> Option<&str> {
+        self.token.as_ref()?.provider.as_deref()
+    }
+
+    fn rejected(&self, reason: Rejection) -> Rejected {
+        Rejected {
+            reason,
+            provider: self.provider().map(str::to_owned),
+        }
+    }
+
+    fn check_time(&self) -> Result<(), Error> {
+        let checked = self
+            .token
             .as_ref()
-            .map_or(Ok(()), |token| token.claims.check_time(clock))
+            .map(|token| token.claims.check_time(clock()));
+        checked
+            .unwrap_or(Ok(()))
+            .map_err(|reason| self.rejected(reason).into())
     }
 }
 
 /// What has been derived and need not be again. All of it may be dropped at any time.
 struct Caches {
     /// The session's keys, with the [`guc::jwk_epoch`] they were read at.
-    keys: Option<(u64, Rc<KeySet>)>,
-    /// Tokens that those keys signed, the latest last. Their times are checked at each use.
+    session_keys: Option<(u64, Rc<KeySet>)>,
+    /// Tokens that trusted keys signed, the latest last. Their times are checked at each use.
     tokens: Vec<(Box<[u8]>, Rc<Identity>)>,
+    /// The [`guc::jwk_epoch`] and the [`providers::epoch`] that `tokens` are of.
+    tokens_of: (u64, u64),
     /// The identity in force, with the [`guc::epoch`] it was derived at.
     identity: Option<(u64, Rc<Identity>)>,
     /// The last `request.jwt.claims` seen.
@@ -188,8 +238,9 @@ thread_local! {
     // Never dropped: at process exit Postgres's memory is not ours to free.
     static CACHES: ManuallyDrop<RefCell<Caches>> = const {
         ManuallyDrop::new(RefCell::new(Caches {
-            keys: None,
+            session_keys: None,
             tokens: Vec::new(),
+            tokens_of: (0, 0),
             identity: None,
             request_claims: None,
         }))
@@ -244,11 +295,16 @@ fn clock() -> Clock {
 /// For a token in force that is not accepted (any more), and for keys or claims that are wrong.
 pub(crate) fn identity() -> Result<Rc<Identity>, Error> {
     CHECKED_IN.store(i64::MIN, Relaxed);
+    audited(in_force())
+}
+
+fn in_force() -> Result<Rc<Identity>, Error> {
     refuse_if_tampered()?;
+    providers::listen();
     let known = CACHES.with(|caches| caches.borrow().identity.clone());
     let identity = match known {
         Some((epoch, identity)) if epoch == guc::epoch() => {
-            identity.check_time(clock()).inspect_err(audit)?;
+            identity.check_time()?;
             identity
         }
         _ => derive()?,
@@ -263,8 +319,7 @@ pub(crate) fn identity() -> Result<Rc<Identity>, Error> {
 }
 
 fn derive() -> Result<Rc<Identity>, Error> {
-    let presented = Presentation::current();
-    match (Source::in_force(), presented) {
+    match (Source::in_force()?, Presentation::current()) {
         (Source::Claims(claims), _) => {
             Identity::from_parameter(Source::CLAIMS, claims).map(Rc::new)
         }
@@ -272,15 +327,12 @@ fn derive() -> Result<Rc<Identity>, Error> {
         (_, Some(presented)) => {
             let identity = accept(&presented)?;
             if !presented.accepted {
-                let id = replay_id(&identity);
-                Presentation::accept_current(id);
-                announce(&identity);
+                Presentation::accept_current();
             }
             Ok(identity)
         }
-        (Source::SessionKeys, None) => Ok(Rc::new(Identity::nobody(Source::SESSION_KEYS))),
         (Source::RequestClaims(claims), None) => from_request(claims),
-        (Source::None, None) => Ok(Rc::new(Identity::nobody(Source::NONE))),
+        (source, None) => Ok(Rc::new(Identity::nobody(source.name()))),
     }
 }
 
@@ -301,38 +353,59 @@ fn from_request(claims: Vec<u8>) -> Result<Rc<Identity>, Error> {
     Ok(identity)
 }
 
-/// Verifies a token that is, or would be, in force: by signature and clock, and for replay.
+/// Verifies a token that is, or would be, in force: by key, clock and policy, and for replay. One that
+/// was accepted before need not pass for replay again.
 fn accept(presented: &Presentation) -> Result<Rc<Identity>, Error> {
     let identity = verified(&presented.token)?;
-    match replay_id(&identity) {
-        Some(jti) if !presented.accepted && jti <= presented.last_id => {
-            let rejection = Rejection::Replayed {
-                jti,
-                last: presented.last_id,
-            };
-            audit(&rejection);
-            Err(rejection.into())
+    if !presented.accepted
+        && let Some(jti) = replay_id(&identity)
+    {
+        // A worker's leader has accepted what can be accepted.
+        match guc::last_id() {
+            Some(last) if jti > last => guc::accept_id(jti),
+            last => return Err(Rejected::from(Rejection::Replayed { jti, last }).into()),
         }
-        _ => Ok(identity),
     }
+    if !presented.accepted {
+        announce(&identity);
+    }
+    Ok(identity)
+}
+
+/// Whether a token that is being presented under a startup key is accepted. For why it is asked so
+/// early, see `check_jwt` in `guc`.
+pub(crate) fn judge(token: &[u8]) -> bool {
+    let token = token.to_vec();
+    accept(&Presentation {
+        token,
+        accepted: false,
+    })
+    .is_ok()
 }
 
 /// The token's id, where the rule holds that ids must increase: under a key that came with the
 /// connection, for integers.
 fn replay_id(identity: &Identity) -> Option<i64> {
-    let token = identity.token.as_ref()?;
-    token
+    let startup_key = identity.source == Source::SESSION_KEYS && guc::jwk_came_with_connection();
+    identity
+        .token
+        .as_ref()?
         .claims
         .integer_id
-        .filter(|_| guc::jwk_came_with_connection())
+        .filter(|_| startup_key)
 }
 
 /// Verifies a token against the trusted keys and the clock. Keeps what it has verified, but nothing
 /// of who is who.
 fn verified(token: &[u8]) -> Result<Rc<Identity>, Error> {
-    let keys = trusted_keys()?;
+    let keys = Keys::trusted()?;
     let known = CACHES.with(|caches| {
-        let caches = caches.borrow();
+        let mut caches = caches.borrow_mut();
+        let of = (guc::jwk_epoch(), providers::epoch());
+        if caches.tokens_of != of {
+            caches.tokens.clear();
+            caches.tokens_of = of;
+        }
         caches
             .tokens
             .iter()
@@ -340,12 +413,22 @@ fn verified(token: &[u8]) -> Result<Rc<Identity>, Error> {
             .map(|(_, id)| Rc::clone(id))
     });
     if let Some(identity) = known {
-        identity.check_time(clock()).inspect_err(audit)?;
+        identity.check_time()?;
         return Ok(identity);
     }
-    let trusted = keys.as_deref().map_or(TrustedKeys::None, TrustedKeys::Set);
-    let accepted = verify(token, trusted, clock()).inspect_err(audit)?;
-    let identity = Rc::new(Identity::from_token(Source::SESSION_KEYS, accepted));
+    let session_keys;
+    let trusted = match &keys {
+        Keys::Providers(providers) => TrustedKeys::Providers(providers),
+        Keys::Session => {
+            session_keys = read_session_keys()?;
+            session_keys
+                .as_deref()
+                .map_or(TrustedKeys::None, TrustedKeys::Set)
+        }
+        Keys::None => TrustedKeys::None,
+    };
+    let token_accepted = verify(token, trusted, clock())?;
+    let identity = Rc::new(Identity::from_token(token_accepted, &keys));
     CACHES.with(|caches| {
         let tokens = &mut caches.borrow_mut().tokens;
         if tokens.len() == TOKENS_KEPT {
@@ -356,31 +439,38 @@ fn verified(token: &[u8]) -> Result<Rc<Identity>, Error> {
     Ok(identity)
 }
 
-/// The keys that tokens are verified with, whichever source is in force: `None` when there are none.
-fn trusted_keys() -> Result<Option<Rc<KeySet>>, Error> {
+/// The session's keys: `None` when there are none.
+fn read_session_keys() -> Result<Option<Rc<KeySet>>, Error> {
     let epoch = guc::jwk_epoch();
-    let known = CACHES.with(|caches| caches.borrow().keys.clone());
+    let known = CACHES.with(|caches| caches.borrow().session_keys.clone());
     if let Some((read_at, keys)) = known
         && read_at == epoch
     {
         return Ok(Some(keys));
     }
-    CACHES.with(|caches| caches.borrow_mut().tokens.clear());
     let Some(jwk) = guc::jwk() else {
         return Ok(None);
     };
     let keys = Rc::new(KeySet::parse(&jwk)?);
-    CACHES.with(|caches| caches.borrow_mut().keys = Some((epoch, Rc::clone(&keys))));
+    CACHES.with(|caches| caches.borrow_mut().session_keys = Some((epoch, Rc::clone(&keys))));
     Ok(Some(keys))
 }
 
 /// Checks the startup key, if there is one.
 ///
 /// # Errors
-/// [`Error::KeySet`].
+/// [`Error::KeySet`], and [`Error::ProvidersRule`] where the database trusts its providers only.
 pub(crate) fn check_keys() -> Result<(), Error> {
     refuse_if_tampered()?;
-    trusted_keys().map(|_| ())
+    providers::listen();
+    if guc::jwk().is_some() {
+        refuse_beside_providers()?;
+    }
+    read_session_keys().map(|_| ())
+}
+
+fn refuse_beside_providers() -> Result<(), Error> {
+    providers::registered()?.map_or(Ok(()), |_| Err(Error::ProvidersRule))
 }
 
 fn refuse_if_tampered() -> Result<(), Error> {
@@ -390,15 +480,17 @@ fn refuse_if_tampered() -> Result<(), Error> {
 /// Pins the keys of this connection.
 ///
 /// # Errors
-/// [`Error::KeySet`] for keys that cannot be used, [`Error::Pinned`] where there are others.
+/// [`Error::KeySet`] for keys that cannot be used, [`Error::Pinned`] where there are others,
+/// [`Error::ProvidersRule`] where the database trusts its providers only.
 pub(crate) fn pin_keys(jwks: &[u8]) -> Result<(), Error> {
+    providers::listen();
+    refuse_beside_providers()?;
     match guc::jwk() {
-        Some(pinned) if pinned == jwks => trusted_keys().map(|_| ()),
+        Some(pinned) if pinned == jwks => read_session_keys().map(|_| ()),
         Some(_) => Err(Error::Pinned),
         None => {
             KeySet::parse(jwks)?;
-            let jwks = c_string(jwks);
-            guc::pin_jwk(&jwks);
+            guc::pin_jwk(&c_string(jwks));
             Ok(())
         }
     }
@@ -409,18 +501,97 @@ pub(crate) fn pin_keys(jwks: &[u8]) -> Result<(), Error> {
 /// # Errors
 /// When it is not accepted; then all stays as it was.
 pub(crate) fn present(token: Option<&[u8]>, is_local: bool) -> Result<(), Error> {
-    refuse_if_tampered()?;
-    let token = token.ok_or(Rejection::Missing).inspect_err(audit)?.to_vec();
-    let presented = Presentation {
-        token,
-        accepted: false,
-        last_id: guc::last_id(),
-    };
-    let identity = accept(&presented)?;
-    guc::set_jwt(&c_string(&presented.token), is_local);
-    Presentation::accept_current(replay_id(&identity));
-    announce(&identity);
+    let (presented, _) = examine(token)?;
+    put_in_force(&presented, is_local);
     Ok(())
+}
+
+/// The same, and assumes the database role that the token names; no token is the role `anonymous`.
+/// Returns the role.
+///
+/// # Errors
+/// When the token is not accepted or names no role that it may have, and Postgres's own for SET ROLE.
+pub(crate) fn login(token: Option<&[u8]>, is_local: bool) -> Result<String, Error> {
+    const ANONYMOUS: &str = "anonymous";
+    if token.is_none_or(<[u8]>::is_empty) {
+        guc::set_role(&c_string(ANONYMOUS.as_bytes()), is_local);
+        guc::set_jwt(c"", is_local, false);
+        return Ok(ANONYMOUS.into());
+    }
+    let (presented, identity) = examine(token)?;
+    let role = audited(role_of(&identity).map_err(|reason| identity.rejected(reason).into()))?;
+    guc::set_role(
+        &c_string(&datum::to_server(&role).map_err(Error::Unrepresentable)?),
+        is_local,
+    );
+    put_in_force(&presented, is_local);
+    Ok(role)
+}
+
+/// **The rule that says which database role a token gets.** Whether the session may take it on is for
+/// SET ROLE to say.
+fn role_of(identity: &Identity) -> Result<String, Rejection> {
+    let (named, role) = identity.roles.role(&identity.members);
+    let refuse = |why| Rejection::Role {
+        named: named.map(str::to_owned),
+        why,
+    };
+    let role = match (role, named) {
+        (Some(role), _) => role.to_owned(),
+        (None, None) => return Err(refuse(RoleFault::Absent)),
+        (None, Some(_)) => return Err(refuse(RoleFault::NotAllowed)),
+    };
+    if datum::to_server(&role).is_ok_and(|name| guc::is_superuser(&c_string(&name))) {
+        return Err(Rejection::Role {
+            named: Some(role),
+            why: RoleFault::Superuser,
+        });
+    }
+    Ok(role)
+}
+
+fn examine(token: Option<&[u8]>) -> Result<(Presentation, Rc<Identity>), Error> {
+    refuse_if_tampered()?;
+    providers::listen();
+    let missing = || Error::from(Rejected::from(Rejection::Missing));
+    audited(token.ok_or_else(missing).and_then(|token| {
+        let presented = Presentation {
+            token: token.to_vec(),
+            accepted: false,
+        };
+        let identity = accept(&presented)?;
+        Ok((presented, identity))
+    }))
+}
+
+fn put_in_force(presented: &Presentation, is_local: bool) {
+    guc::set_jwt(&c_string(&presented.token), is_local, true);
+}
+
+/// Presents the token of PostgREST's Authorization header (RFC 6750 section 2.1) for the transaction;
+/// none where the header has none.
+///
+/// # Errors
+/// As [`present`], and when `request.headers` is not a JSON object.
+pub(crate) fn present_authorization_header() -> Result<(), Error> {
+    const HEADERS: &str = "request.headers";
+    let headers = match guc::request_headers() {
+        Some(headers) => Identity::from_parameter(HEADERS, headers)?.members,
+        None => Map::new(),
+    };
+    let value = headers
+        .get("authorization")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    match value.trim().split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+            present(Some(token.trim().as_bytes()), true)
+        }
+        _ => {
+            guc::set_jwt(c"", true, false);
+            Ok(())
+        }
+    }
 }
 
 /// Verifies a token and puts nothing in force. It may be one that was used before.
@@ -429,12 +600,14 @@ pub(crate) fn present(token: Option<&[u8]>, is_local: bool) -> Result<(), Error>
 /// When it is not accepted.
 pub(crate) fn verify_only(token: &[u8]) -> Result<Rc<Identity>, Error> {
     refuse_if_tampered()?;
-    verified(token)
+    providers::listen();
+    audited(verified(token))
 }
 
-/// Forgets the token.
+/// Forgets the token, and the role.
 pub(crate) fn forget() {
-    guc::set_jwt(c"", false);
+    guc::set_jwt(c"", false, false);
+    guc::reset_role();
 }
 
 fn announce(identity: &Identity) {
@@ -445,10 +618,14 @@ fn announce(identity: &Identity) {
     }
 }
 
-fn audit(rejection: &Rejection) {
-    if guc::audit_log() {
-        error::log_rejected(rejection);
+/// Tells the audit log of a rejection.
+fn audited<T>(result: Result<T, Error>) -> Result<T, Error> {
+    if let Err(Error::Rejected(rejected)) = &result
+        && guc::audit_log()
+    {
+        error::log_rejected(rejected);
     }
+    result
 }
 
 /// What was accepted has no zero byte in it: a token is base64url, and JSON allows none.
@@ -465,7 +642,7 @@ pub(crate) fn problem(identity: &Identity) -> Option<&'static str> {
     ) {
         (Some(_), ..) => None,
         (None, _, Some(_)) => Some("The claims have no \"sub\" that is a string."),
-        (None, Source::SESSION_KEYS, None) => {
+        (None, Source::SESSION_KEYS | Source::PROVIDERS, None) => {
             Some("No token has been presented to this session, or it was forgotten.")
         }
         (None, ..) => Some(
@@ -476,10 +653,5 @@ pub(crate) fn problem(identity: &Identity) -> Option<&'static str> {
 
 /// The name of the source in force.
 pub(crate) fn source_name() -> &'static str {
-    match Source::in_force() {
-        Source::Claims(_) => Source::CLAIMS,
-        Source::SessionKeys => Source::SESSION_KEYS,
-        Source::RequestClaims(_) => Source::REQUEST_CLAIMS,
-        Source::None => Source::NONE,
-    }
+    Source::in_force().map_or(Source::PROVIDERS, |source| source.name())
 }

@@ -5,7 +5,9 @@ use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
 
 use crate::call::{self, Answer, Call, Kind};
 use crate::datum;
-use crate::error::Report;
+use crate::error::{Error, Report};
+use crate::identity;
+use crate::providers;
 use crate::session::{self, Identity};
 
 /// Exports C functions under their SQL symbols, with the records that say how to call them
@@ -39,6 +41,10 @@ export! {
     function verify_wrapper, pg_finfo_verify_wrapper = verify;
     function logout_wrapper, pg_finfo_logout_wrapper = logout;
     function status_wrapper, pg_finfo_status_wrapper = status;
+    function login_wrapper, pg_finfo_login_wrapper = login;
+    function pre_request_wrapper, pg_finfo_pre_request_wrapper = pre_request;
+    function check_provider_wrapper, pg_finfo_check_provider_wrapper = check_provider;
+    function providers_written_wrapper, pg_finfo_providers_written_wrapper = providers_written;
     accessor session_wrapper, pg_finfo_session_wrapper = Kind::Varlena, claims;
     accessor jwt_wrapper, pg_finfo_jwt_wrapper = Kind::Varlena, claims;
     accessor user_id_wrapper, pg_finfo_user_id_wrapper = Kind::Varlena, user_id;
@@ -50,6 +56,15 @@ export! {
     accessor organization_wrapper, pg_finfo_organization_wrapper = Kind::Varlena, organization;
     accessor organization_id_wrapper, pg_finfo_organization_id_wrapper = Kind::Bytes16,
         organization_id;
+    accessor org_id_wrapper, pg_finfo_org_id_wrapper = Kind::Varlena,
+        |id, _| text(identity::org_id(&id.members));
+    accessor org_role_wrapper, pg_finfo_org_role_wrapper = Kind::Varlena,
+        |id, _| text(identity::org_role(&id.members));
+    accessor org_slug_wrapper, pg_finfo_org_slug_wrapper = Kind::Varlena,
+        |id, _| text(identity::org_slug(&id.members));
+    accessor permissions_wrapper, pg_finfo_permissions_wrapper = Kind::Varlena, permissions;
+    accessor has_permission_wrapper, pg_finfo_has_permission_wrapper = Kind::ByValue,
+        has_permission;
 }
 
 /// The value of a function that returns void.
@@ -70,6 +85,39 @@ fn logout(_: &Call) -> Answer {
     Ok(void(()))
 }
 
+fn login(call: &Call) -> Answer {
+    let is_local = call.bool(1).unwrap_or(true);
+    let role = session::login(call.bytes(0), is_local)?;
+    datum::name(&role)
+}
+
+fn pre_request(_: &Call) -> Answer {
+    session::present_authorization_header().map(void)
+}
+
+/// BEFORE each row of `auth.providers`: checks what is written, and tells the other backends.
+fn check_provider(call: &Call) -> Answer {
+    let trigger = call
+        .trigger()
+        .filter(|trigger| providers::is_table(trigger.table()));
+    let trigger = trigger.ok_or(Error::NotTheProvidersTable)?;
+    providers::changed();
+    if let Some(row) = trigger.new_row_as_json() {
+        providers::check_row(&row.map_err(Error::Unrepresentable)?)?;
+    }
+    Ok(Some(trigger.row_touched(c"updated_at")))
+}
+
+/// AFTER each statement on `auth.providers`.
+fn providers_written(call: &Call) -> Answer {
+    let trigger = call
+        .trigger()
+        .filter(|trigger| providers::is_table(trigger.table()));
+    trigger.ok_or(Error::NotTheProvidersTable)?;
+    providers::check_apart()?;
+    Ok(Some(Datum::null()))
+}
+
 fn verify(call: &Call) -> Answer {
     let identity = session::verify_only(call.bytes(0).unwrap_or_default())?;
     claims(&identity, call)
@@ -86,7 +134,21 @@ fn claims(identity: &Identity, _: &Call) -> Answer {
 }
 
 fn user_id(identity: &Identity, _: &Call) -> Answer {
-    identity.subject()?.map_or(Ok(None), datum::text)
+    text(identity.subject()?)
+}
+
+fn text(value: Option<&str>) -> Answer {
+    value.map_or(Ok(None), datum::text)
+}
+
+fn permissions(identity: &Identity, _: &Call) -> Answer {
+    identity::permissions(&identity.members).map_or(Ok(None), |list| datum::text_array(&list))
+}
+
+fn has_permission(identity: &Identity, call: &Call) -> Answer {
+    let name = call.bytes(0).map(<[u8]>::to_vec).map(datum::from_server);
+    let has = matches!(name, Some(Ok(name)) if identity::has_permission(&identity.members, &name));
+    Ok(Some(Datum::from(has)))
 }
 
 fn uid(identity: &Identity, _: &Call) -> Answer {
@@ -159,7 +221,7 @@ fn status(call: &Call) -> Answer {
         call.row_type(),
         [
             text(Some(source)),
-            None, // provider
+            text(identity.and_then(Identity::provider)),
             text(token.and_then(|token| token.claims.issuer.as_deref())),
             text(token.and_then(|token| token.header.key_id.as_deref())),
             text(
@@ -168,7 +230,7 @@ fn status(call: &Call) -> Answer {
                     .as_deref(),
             ),
             text(subject),
-            identity.and_then(|identity| claim(identity, b"role").ok().flatten()),
+            text(identity.and_then(|identity| identity.roles.role(&identity.members).0)),
             time(token.and_then(|token| token.claims.issued_at)),
             time(token.and_then(|token| token.claims.expires_at)),
             text(problem.as_deref()),

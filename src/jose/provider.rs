@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use jsonwebtoken::Algorithm;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::claims::Claims;
 use crate::header::Header;
@@ -68,6 +68,23 @@ impl Default for RoleRules {
             allowed: vec!["authenticated".into()],
             default: None,
         }
+    }
+}
+
+impl RoleRules {
+    /// The role that the claims name, and the role that they get: the same where it is allowed, else
+    /// the default.
+    #[must_use]
+    pub fn role<'a>(
+        &'a self,
+        claims: &'a Map<String, Value>,
+    ) -> (Option<&'a str>, Option<&'a str>) {
+        let mut path = self.claim.iter();
+        let first = path.next().and_then(|name| claims.get(name));
+        let claim = path.fold(first, |value, name| value?.get(name));
+        let named = claim.and_then(Value::as_str);
+        let allowed = named.filter(|name| self.allowed.iter().any(|role| role == name));
+        (named, allowed.or(self.default.as_deref()))
     }
 }
 

@@ -135,7 +135,8 @@ pub enum Rejection {
     /// `jti` did not increase.
     Replayed {
         jti: i64,
-        last: i64,
+        /// The highest accepted before, where that is known.
+        last: Option<i64>,
     },
 }
 
@@ -363,8 +364,14 @@ impl Rejection {
                 }
                 (Some(name), _) => format!("role {} is not an allowed one", quoted(name)),
             },
-            Self::Replayed { jti, last } => {
+            Self::Replayed {
+                jti,
+                last: Some(last),
+            } => {
                 format!("\"jti\" {jti} is not above {last}, which this connection has accepted")
+            }
+            Self::Replayed { jti, last: None } => {
+                format!("\"jti\" {jti} was not accepted when the token was presented")
             }
         }
     }

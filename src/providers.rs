@@ -1,0 +1,163 @@
+//! `auth.providers` as a snapshot in this backend, and what makes it stale.
+//!
+//! Postgres tells every backend, on standbys too, when a table's relcache entry may have changed; the
+//! triggers of `auth.providers` raise that signal for a change of rows. So a backend reads the table
+//! once and then only listens, which it does at the start of each statement.
+
+use std::cell::RefCell;
+use std::mem::ManuallyDrop;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use pg_session_jwt_jose::{Provider, ProviderError, ProviderRow};
+use pgrx::pg_guard;
+use pgrx::pg_sys::{self, Oid};
+
+use crate::datum;
+use crate::error::Error;
+use crate::guc;
+
+/// The snapshot. Empty where the table is missing, which it is before ALTER EXTENSION … UPDATE.
+type Snapshot = Rc<[Provider]>;
+
+thread_local! {
+    // Never dropped, as the caches in `session`.
+    static SNAPSHOT: ManuallyDrop<RefCell<Option<Snapshot>>> =
+        const { ManuallyDrop::new(RefCell::new(None)) };
+}
+
+static STALE: AtomicBool = AtomicBool::new(true);
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+/// The table that the snapshot is of; 0 while there is none, and any relation may become it.
+static TABLE: AtomicU32 = AtomicU32::new(0);
+
+/// Starts to listen.
+pub(crate) fn define() {
+    // SAFETY: the callback only sets flags; it stays registered for the life of the process, as the
+    // library stays loaded.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(invalidate), pg_sys::Datum::null());
+    }
+}
+
+/// `src/backend/utils/cache/inval.c`: called for a relation that may have changed, or with 0 for all
+/// of them. It may come in the middle of anything, so it reads no table.
+#[pg_guard]
+unsafe extern "C-unwind" fn invalidate(_argument: pg_sys::Datum, relation: Oid) {
+    let (table, relation) = (TABLE.load(Relaxed), relation.to_u32());
+    if (table == 0 || relation == 0 || table == relation) && !STALE.swap(true, Relaxed) {
+        guc::changed();
+    }
+}
+
+/// Takes note of what other backends have committed. To be called at the start of each statement:
+/// Postgres itself listens when it locks a table, which a statement need not do.
+pub(crate) fn listen() {
+    // SAFETY: allowed wherever a lock on a table may be taken.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+}
+
+/// A number that is another one when the snapshot is.
+pub(crate) fn epoch() -> u64 {
+    EPOCH.load(Relaxed)
+}
+
+/// The providers, where one is enabled.
+///
+/// # Errors
+/// When a row cannot be read, which the table's triggers should have prevented.
+pub(crate) fn registered() -> Result<Option<Snapshot>, Error> {
+    // What is read after this is at least as new as the flag.
+    if STALE.swap(false, Relaxed) {
+        let read = read().inspect_err(|_| STALE.store(true, Relaxed))?;
+        EPOCH.fetch_add(1, Relaxed);
+        SNAPSHOT.with(|snapshot| *snapshot.borrow_mut() = Some(read));
+    }
+    let snapshot = SNAPSHOT.with(|snapshot| snapshot.borrow().clone());
+    Ok(snapshot.filter(|providers| providers.iter().any(Provider::is_enabled)))
+}
+
+fn read() -> Result<Snapshot, Error> {
+    let table = table();
+    TABLE.store(table.to_u32(), Relaxed);
+    let rows = if table == Oid::INVALID {
+        Vec::new()
+    } else {
+        datum::rows_as_json(table)
+    };
+    let read = |json: Result<String, String>| {
+        Ok(Provider::new(parse(
+            &json.map_err(Error::Unrepresentable)?,
+        )?)?)
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// `auth.providers`, by name: the schema belongs to the extension, so nobody else can make a table in
+/// it; search_path does not come into it.
+fn table() -> Oid {
+    // SAFETY: catalog look-ups by C strings; both give InvalidOid for what is missing.
+    unsafe {
+        match pg_sys::get_namespace_oid(c"auth".as_ptr(), true) {
+            Oid::INVALID => Oid::INVALID,
+            schema => pg_sys::get_relname_relid(c"providers".as_ptr(), schema),
+        }
+    }
+}
+
+fn parse(json: &str) -> Result<ProviderRow, Error> {
+    serde_json::from_str(json).map_err(|why| {
+        Error::Provider(ProviderError {
+            name: String::new(),
+            detail: why.to_string(),
+            hint: "An array in auth.providers has one dimension and no NULL in it.",
+        })
+    })
+}
+
+/// Checks a row that is about to be written.
+///
+/// # Errors
+/// [`Error::Provider`].
+pub(crate) fn check_row(json: &str) -> Result<(), Error> {
+    Provider::new(parse(json)?)?;
+    Ok(())
+}
+
+/// Whether `relation` is the table, for a trigger function that somebody may have put elsewhere.
+pub(crate) fn is_table(relation: Oid) -> bool {
+    relation == table()
+}
+
+/// Tells every backend that rows change, once the transaction commits; and this one, once the command
+/// is done or undone.
+pub(crate) fn changed() {
+    // SAFETY: the table exists: its trigger is running.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table()) };
+}
+
+/// Checks that no two rows can claim one token.
+///
+/// # Errors
+/// [`Error::Provider`].
+pub(crate) fn check_apart() -> Result<(), Error> {
+    // SAFETY: an object lock that no SQL of an ordinary role takes. It is held until the transaction
+    // ends, so of two writers one sees what the other has committed.
+    unsafe {
+        pg_sys::LockDatabaseObject(
+            pg_sys::RelationRelationId,
+            table(),
+            0,
+            pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
+        );
+        // What the statement wrote is visible from the next command on.
+        pg_sys::CommandCounterIncrement();
+    }
+    let providers = read()?;
+    for (index, one) in providers.iter().enumerate() {
+        for other in &providers[..index] {
+            one.check_apart(other)?;
+        }
+    }
+    Ok(())
+}
