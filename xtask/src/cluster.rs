@@ -1,9 +1,9 @@
-//! A throwaway cluster that goes away with us, however we end.
+//! Throwaway clusters that go away with us, however we end.
 //!
-//! The server is started by a small shell script, the keeper, which then waits for the end of its
-//! standard input: a pipe that only we hold. Whether we finish, fail, panic, are interrupted or
-//! killed, the pipe closes, and the keeper stops the server and removes its directory. No signal
-//! handler is needed, and none can be missed.
+//! Each lives in a directory that a small shell script, the keeper, looks after. The keeper waits
+//! for the end of its standard input: a pipe that only we hold. Whether we finish, fail, panic, are
+//! interrupted or killed, the pipe closes, and the keeper stops what runs in the directory and
+//! removes it. No signal handler is needed, and none can be missed.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -17,18 +17,25 @@ use crate::postgres::Postgres;
 use crate::problem::{Context, Problem, Result};
 use crate::shell;
 
-/// $1: the programs' directory, $2: the cluster's directory. Says `ready` when the server is.
+/// $1: the programs' directory, $2: the directory to look after, $3: `serve`, to make a cluster there
+/// first. Says `ready` when all is up.
 const KEEPER: &str = r#"
-bin=$1 dir=$2
-log=$dir/server.log
-"$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$log" 2>&1 &&
-cat "$dir/settings" >>"$dir/data/postgresql.conf" &&
-"$bin/pg_ctl" start -s -w -t 60 -D "$dir/data" -l "$log" >>"$log" 2>&1 || exit 1
+bin=$1 dir=$2 log=$2/server.log
+# We may be gone before `ready` is said; that must not end the keeper.
+trap '' PIPE
+if [ "$3" = serve ]; then
+    "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$log" 2>&1 &&
+    cat "$dir/settings" >>"$dir/data/postgresql.conf" &&
+    "$bin/pg_ctl" start -s -w -t 60 -D "$dir/data" -l "$log" >>"$log" 2>&1 || exit 1
+fi
 echo ready
 read -r word
 [ "$word" = keep ] && exit 0
-"$bin/pg_ctl" stop -s -w -t 30 -m fast -D "$dir/data" >>"$log" 2>&1 ||
-"$bin/pg_ctl" stop -s -m immediate -D "$dir/data" >>"$log" 2>&1
+for pid in "$dir"/data/postmaster.pid "$dir"/data/*/postmaster.pid; do
+    [ -f "$pid" ] || continue
+    data=${pid%/postmaster.pid}
+    "$bin/pg_ctl" stop -s -w -t 30 -m fast -D "$data" || "$bin/pg_ctl" stop -s -m immediate -D "$data"
+done >/dev/null 2>&1
 cd / && rm -rf "$dir"
 "#;
 
@@ -50,10 +57,85 @@ shared_buffers = 64MB
 timezone = 'UTC'
 ";
 
-/// A running server.
-pub struct Cluster {
+/// A directory with a keeper.
+pub struct Kept {
     keeper: Option<Child>,
     directory: PathBuf,
+}
+
+impl Kept {
+    /// A new directory, for clusters that somebody else starts under its `data`.
+    pub fn directory(machine: &Machine, postgres: &Postgres) -> Result<Self> {
+        let directory = machine.temp_dir()?;
+        Self::start(machine, postgres, directory, "wait")
+    }
+
+    fn start(
+        machine: &Machine,
+        postgres: &Postgres,
+        directory: PathBuf,
+        task: &str,
+    ) -> Result<Self> {
+        let mut command = machine.as_account("sh")?;
+        command
+            .args(["-c", KEEPER, "keeper"])
+            .arg(&postgres.bin)
+            .arg(&directory)
+            .arg(task);
+        forget_postgres_variables(&mut command);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        // A group of its own: Ctrl-C in the terminal is for us, and the keeper tidies up after us.
+        command.process_group(0);
+        let mut keeper = command
+            .spawn()
+            .map_err(|error| Problem::new(format!("starting a server: {error}")))?;
+        let mut answer = String::new();
+        if let Some(stdout) = keeper.stdout.take() {
+            let _ = BufReader::new(stdout).read_line(&mut answer);
+        }
+        let kept = Self {
+            keeper: Some(keeper),
+            directory,
+        };
+        if answer.trim() == "ready" {
+            return Ok(kept);
+        }
+        let data = kept.directory.join("data");
+        let log = shell::tail(&kept.directory.join("server.log"), 30);
+        remove(&kept.directory);
+        Err(Problem::new(format!(
+            "a Postgres {} server did not start",
+            postgres.major
+        ))
+        .command(format!(
+            "{} -D {}",
+            postgres.program("postgres").display(),
+            data.display()
+        ))
+        .details(log))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            drop(keeper.stdin.take());
+            let _ = keeper.wait();
+        }
+    }
+}
+
+/// A running server.
+pub struct Cluster {
+    kept: Kept,
     /// Where it listens, on 127.0.0.1.
     pub port: u16,
     psql: PathBuf,
@@ -82,58 +164,22 @@ impl Cluster {
             directory.display()
         );
         fs::write(&settings, text).context(|| format!("cannot write {}", settings.display()))?;
-
-        let mut command = machine.as_account("sh")?;
-        command
-            .args(["-c", KEEPER, "keeper"])
-            .arg(&postgres.bin)
-            .arg(&directory);
-        forget_postgres_variables(&mut command);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        // A group of its own: Ctrl-C in the terminal is for us, and the keeper tidies up after us.
-        command.process_group(0);
-        let mut keeper = command
-            .spawn()
-            .map_err(|error| Problem::new(format!("starting a server: {error}")))?;
-        let mut answer = String::new();
-        if let Some(stdout) = keeper.stdout.take() {
-            let _ = BufReader::new(stdout).read_line(&mut answer);
-        }
-        let cluster = Self {
-            keeper: Some(keeper),
-            directory: directory.clone(),
+        let kept = Kept::start(machine, postgres, directory, "serve")?;
+        Ok(Self {
+            kept,
             port,
             psql: postgres.program("psql"),
-        };
-        if answer.trim() == "ready" {
-            return Ok(cluster);
-        }
-        let log = shell::tail(&cluster.log(), 30);
-        drop(cluster);
-        remove(&directory);
-        Err(Problem::new(format!(
-            "a Postgres {} server did not start",
-            postgres.major
-        ))
-        .command(format!(
-            "{} -D {}/data",
-            postgres.program("postgres").display(),
-            directory.display()
-        ))
-        .details(log))
+        })
     }
 
     /// The server's log.
     pub fn log(&self) -> PathBuf {
-        self.directory.join("server.log")
+        self.directory().join("server.log")
     }
 
     /// The cluster's own directory: sockets, log, and what a caller wants to lay beside them.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.kept.path()
     }
 
     /// This cluster's psql, which reads no startup file, connected as `user` to `database`.
@@ -154,7 +200,7 @@ impl Cluster {
 
     /// Leaves the server up after us. Returns the line that stops it and removes its directory.
     pub fn keep(mut self, machine: &Machine, postgres: &Postgres) -> Result<String> {
-        if let Some(mut keeper) = self.keeper.take() {
+        if let Some(mut keeper) = self.kept.keeper.take() {
             if let Some(mut stdin) = keeper.stdin.take() {
                 stdin
                     .write_all(b"keep\n")
@@ -164,18 +210,9 @@ impl Cluster {
         }
         let mut stop = machine.as_account(postgres.program("pg_ctl"))?;
         stop.args(["stop", "-m", "fast", "-D"])
-            .arg(self.directory.join("data"));
-        let directory = shell::quote(&self.directory.display().to_string());
+            .arg(self.directory().join("data"));
+        let directory = shell::quote(&self.directory().display().to_string());
         Ok(format!("{} && rm -rf {directory}", shell::show(&stop)))
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        if let Some(mut keeper) = self.keeper.take() {
-            drop(keeper.stdin.take());
-            let _ = keeper.wait();
-        }
     }
 }
 

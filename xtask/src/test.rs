@@ -4,8 +4,8 @@ use std::fs;
 use std::time::Instant;
 
 use crate::cli::{Step, TestOptions};
-use crate::cluster::Cluster;
-use crate::machine::{Machine, remove};
+use crate::cluster::{Cluster, Kept};
+use crate::machine::Machine;
 use crate::postgres::{self, Postgres};
 use crate::problem::{Context, Problem, Result};
 use crate::shell::{self, note, say};
@@ -140,16 +140,14 @@ impl Run<'_> {
 
     /// `cargo pgrx test`: functions marked `#[pg_test]`.
     fn pgrx(&self, postgres: &Postgres) -> Result<()> {
-        let directory = self.machine.temp_dir()?;
+        let directory = Kept::directory(self.machine, postgres)?;
         let mut test = postgres.cargo_pgrx(self.machine)?;
         test.envs(PROFILE).arg("test").arg(postgres.label());
-        test.arg("--pgdata").arg(directory.join("data"));
+        test.arg("--pgdata").arg(directory.path().join("data"));
         if let Some(account) = self.machine.account()? {
             test.args(["--runas", account.name]);
         }
-        let outcome = shell::loud(&mut test, "`cargo pgrx test`");
-        remove(&directory);
-        outcome
+        shell::loud(&mut test, "`cargo pgrx test`")
     }
 
     /// The crate in tests/, against our server.
