@@ -153,7 +153,8 @@ impl Run<'_> {
     /// The crate in tests/, against our server.
     fn connections(&self, postgres: &Postgres, cluster: &Cluster) -> Result<()> {
         let mut test = self.machine.cargo();
-        test.args(["test", "-p", "pg_session_jwt_tests"]);
+        // All that fails at once: that is often what says why.
+        test.args(["test", "-p", "pg_session_jwt_tests", "--no-fail-fast"]);
         if !self.options.rest.is_empty() {
             test.arg("--").args(&self.options.rest);
         }
