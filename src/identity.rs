@@ -133,8 +133,15 @@ impl Shape {
 
         // Then, for tokens from templates and from issuers that write like one of these, the
         // claims that only one of them has.
-        if object(claims, "o").is_some() {
-            Self::NeonAuth
+        if let Some(o) = object(claims, "o") {
+            // Templates leave `v` out (<https://clerk.com/docs/guides/sessions/jwt-templates>); the
+            // short names are Clerk's alone.
+            let clerks = ["rol", "slg", "per", "fpm"];
+            if clerks.iter().any(|name| o.contains_key(*name)) {
+                Self::ClerkV2
+            } else {
+                Self::NeonAuth
+            }
         } else if has("org_role") || has("org_slug") || list(claims, "org_permissions").is_some() {
             Self::ClerkV1
         } else if object(claims, "app_metadata").is_some() {
@@ -524,14 +531,20 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_a_number() {
-        let role = |version| {
-            let token = claims(json!({"v": version, "o": {"rol": "admin", "role": "owner"}}));
+    fn clerks_short_names_are_clerks_with_or_without_the_version() {
+        let role = |version, o| {
+            let token = claims(json!({"v": version, "o": o}));
             org_role(&token).map(str::to_owned)
         };
-        assert_eq!(role(json!(2)).as_deref(), Some("admin"));
-        assert_eq!(role(json!(2.0)).as_deref(), Some("admin"));
-        assert_eq!(role(json!("2")).as_deref(), Some("owner"));
+        let both = json!({"rol": "admin", "role": "owner"});
+        for version in [json!(2), json!(2.0), json!("2"), json!(null)] {
+            assert_eq!(role(version, both.clone()).as_deref(), Some("admin"));
+        }
+        assert_eq!(role(json!(2), json!({"role": "owner"})), None);
+        assert_eq!(
+            role(json!("2"), json!({"role": "owner"})).as_deref(),
+            Some("owner")
+        );
     }
 
     #[test]
