@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use pg_session_jwt_jose::{Provider, ProviderError, ProviderRow};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Oid};
+use serde_json::Value;
 
 use crate::datum;
 use crate::error::Error;
@@ -106,11 +107,13 @@ fn table() -> Oid {
 }
 
 fn parse(json: &str) -> Result<ProviderRow, Error> {
-    serde_json::from_str(json).map_err(|why| {
+    let row: Value = serde_json::from_str(json).unwrap_or_default();
+    let name = row["name"].as_str().unwrap_or_default().to_owned();
+    serde_json::from_value(row).map_err(|_| {
         Error::Provider(ProviderError {
-            name: String::new(),
-            detail: why.to_string(),
-            hint: "An array in auth.providers has one dimension and no NULL in it.",
+            name,
+            detail: "an array holds a NULL, or another array".into(),
+            hint: "Arrays in auth.providers are plain lists of texts.",
         })
     })
 }

@@ -202,7 +202,7 @@ impl Identity {
     fn rejected(&self, reason: Rejection) -> Rejected {
         Rejected {
             reason,
-            provider: self.provider().map(str::to_owned),
+            providers: self.provider().map(str::to_owned).into_iter().collect(),
         }
     }
 

@@ -162,20 +162,20 @@ pub enum RoleFault {
     Superuser,
 }
 
-/// A rejection, and the provider whose token it was, once that is known.
+/// A rejection, and the providers whose token it could be, once that is known.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rejected {
     /// Why.
     pub reason: Rejection,
-    /// The provider's name.
-    pub provider: Option<String>,
+    /// The providers' names: one, or those of the token's issuer when none of them has a key for it.
+    pub providers: Vec<String>,
 }
 
 impl From<Rejection> for Rejected {
     fn from(reason: Rejection) -> Self {
         Self {
             reason,
-            provider: None,
+            providers: Vec::new(),
         }
     }
 }
@@ -184,9 +184,11 @@ impl Rejected {
     /// The facts, beginning with the stage; never the token.
     #[must_use]
     pub fn detail(&self) -> String {
-        match &self.provider {
-            Some(name) => format!("{} (provider {})", self.reason.detail(), quoted(name)),
-            None => self.reason.detail(),
+        let detail = self.reason.detail();
+        match self.providers.as_slice() {
+            [] => detail,
+            [name] => format!("{detail} (provider {})", quoted(name)),
+            names => format!("{detail} (providers {})", list(names)),
         }
     }
 }

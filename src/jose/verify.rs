@@ -61,7 +61,7 @@ pub fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Token,
     let name = provider.map(|provider| provider.name.clone());
     let of_provider = |reason| Rejected {
         reason,
-        provider: name.clone(),
+        providers: name.iter().cloned().collect(),
     };
     let claims = check_payload(payload, compact.payload).map_err(of_provider)?;
     claims.check_time(clock).map_err(of_provider)?;
@@ -93,49 +93,55 @@ fn check_signature<'a>(
     trusted: TrustedKeys<'a>,
 ) -> Result<Option<&'a Provider>, Rejected> {
     let algorithm = header.algorithm;
-    let (fitting, keys, only): (Vec<(&Key, Option<&Provider>)>, _, _) = match trusted {
+    let no_key_fits = |trusted| Rejection::NoKeyFits {
+        algorithm,
+        key_id: header.key_id.clone(),
+        trusted,
+    };
+    let fitting: Vec<(&Key, Option<&Provider>)> = match trusted {
         TrustedKeys::None => return Err(Rejection::NoTrustedKeys.into()),
-        TrustedKeys::Set(keys) => (
-            keys.fitting(header).map(|key| (key, None)).collect(),
-            Some(keys),
-            None,
-        ),
+        TrustedKeys::Set(keys) => {
+            let fitting: Vec<_> = keys.fitting(header).map(|key| (key, None)).collect();
+            if fitting.is_empty() {
+                return Err(no_key_fits(Some(keys.summary())).into());
+            }
+            fitting
+        }
         TrustedKeys::Providers(providers) => {
             // Not verified yet, but nothing hangs on it: a token that names another issuer than its
             // own is tried with the other's keys.
             let issuer = payload.as_ref().ok().and_then(|claims| claims.get("iss"));
             let rows = provider::of_issuer(providers, issuer.and_then(Value::as_str))?;
-            let fitting = |row: &&'a Provider| {
-                row.fitting(header)
-                    .map(|key| (key, Some(*row)))
-                    .collect::<Vec<_>>()
-            };
-            let only = if let [row] = rows.as_slice() {
-                Some(row.name.clone())
-            } else {
-                None
-            };
-            (rows.iter().flat_map(fitting).collect(), None, only)
+            let mut fitting = Vec::new();
+            for row in &rows {
+                fitting.extend(row.fitting(header).map(|key| (key, Some(*row))));
+            }
+            if fitting.is_empty() {
+                return Err(Rejected {
+                    reason: no_key_fits(None),
+                    providers: rows.iter().map(|row| row.name.clone()).collect(),
+                });
+            }
+            fitting
         }
     };
-    let to_try = fitting.iter().take(MAX_KEYS_TRIED);
     let verifies =
         |(key, _): &&(&Key, _)| key.verifies(compact.signed, compact.signature, algorithm);
-    if let Some((_, provider)) = to_try.clone().find(verifies) {
-        return Ok(*provider);
+    match fitting.iter().take(MAX_KEYS_TRIED).find(verifies) {
+        Some((_, provider)) => Ok(*provider),
+        None => Err(Rejected {
+            reason: Rejection::BadSignature {
+                algorithm,
+                fitting: fitting.len(),
+            },
+            // No two rows of an issuer have an algorithm in common.
+            providers: fitting
+                .iter()
+                .take(1)
+                .flat_map(|(_, row)| row.map(|row| row.name.clone()))
+                .collect(),
+        }),
     }
-    let reason = match fitting.len() {
-        0 => Rejection::NoKeyFits {
-            algorithm,
-            key_id: header.key_id.clone(),
-            trusted: keys.map(KeySet::summary),
-        },
-        fitting => Rejection::BadSignature { algorithm, fitting },
-    };
-    Err(Rejected {
-        reason,
-        provider: only,
-    })
 }
 
 /// Stage payload.
