@@ -83,6 +83,11 @@ impl Kept {
             .arg(&directory)
             .arg(task);
         forget_postgres_variables(&mut command);
+        // With it, pgrx puts a backtrace into the DETAIL of errors that passed through Rust: what the
+        // server prints must not depend on the shell that the tests were started from.
+        command
+            .env_remove("RUST_BACKTRACE")
+            .env_remove("RUST_LIB_BACKTRACE");
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
