@@ -4,17 +4,27 @@ use pg_session_jwt_tests::{Database, Issuer, sql_text};
 
 /// Every function of the contract: signature, result, volatility, parallel safety, for PUBLIC.
 const FUNCTIONS: &[&str] = &[
+    "check_provider()|trigger|v|u|f",
     "claim(name text)|text|s|s|t",
     "claim(VARIADIC path text[])|text|s|s|t",
+    "create_roles()|void|v|u|f",
     "email()|text|s|s|t",
+    "has_permission(permission text)|boolean|s|s|t",
     "init()|void|s|s|t",
     "init(jwks text)|void|v|u|f",
     "jwt()|jsonb|s|s|t",
     "jwt_session_init(jwt text)|void|v|u|t",
     "jwt_session_init(jwt text, is_local boolean)|void|v|u|t",
+    "login(jwt text, is_local boolean)|name|v|u|t",
     "logout()|void|v|u|t",
+    "org_id()|text|s|s|t",
+    "org_role()|text|s|s|t",
+    "org_slug()|text|s|s|t",
     "organization()|jsonb|s|s|t",
     "organization_id()|uuid|s|s|t",
+    "permissions()|text[]|s|s|t",
+    "pre_request()|void|v|u|t",
+    "providers_written()|trigger|v|u|f",
     "role()|text|s|s|t",
     "session()|jsonb|s|s|t",
     "status()|record|s|s|t",
@@ -55,6 +65,73 @@ fn the_functions_are_those_of_the_contract() {
         "source text, provider text, issuer text, key_id text, algorithm text, subject text, \
          role text, issued_at timestamp with time zone, expires_at timestamp with time zone, \
          problem text"
+    );
+}
+
+#[test]
+fn the_table_of_providers_is_that_of_the_contract() {
+    let db = Database::new();
+    let mut session = db.superuser();
+    assert_eq!(
+        session.rows(
+            "SELECT attname, atttypid::regtype, attnotnull, pg_get_expr(adbin, adrelid)
+             FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+             WHERE attrelid = 'auth.providers'::regclass AND attnum > 0 ORDER BY attnum"
+        ),
+        [
+            "name|text|t|NULL",
+            "issuer|text|f|NULL",
+            "jwks|jsonb|f|NULL",
+            "jwks_url|text|f|NULL",
+            "audience|text[]|f|NULL",
+            "authorized_parties|text[]|f|NULL",
+            "algorithms|text[]|f|NULL",
+            "required_claims|text[]|t|'{exp}'::text[]",
+            "role_claim|text[]|t|'{role}'::text[]",
+            "allowed_roles|name[]|t|'{authenticated}'::name[]",
+            "default_role|name|f|NULL",
+            "enabled|boolean|t|true",
+            "created_at|timestamp with time zone|t|now()",
+            "updated_at|timestamp with time zone|t|now()",
+        ]
+    );
+    assert_eq!(
+        session.rows(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint
+             WHERE conrelid = 'auth.providers'::regclass AND contype = 'p'"
+        ),
+        ["PRIMARY KEY (name)"]
+    );
+    // TRIGGER and REFERENCES are for nobody but the table's owner.
+    for privilege in [
+        "SELECT",
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "TRUNCATE",
+        "REFERENCES",
+        "TRIGGER",
+    ] {
+        let sql =
+            format!("SELECT has_table_privilege('app_user', 'auth.providers', '{privilege}')");
+        assert_eq!(session.text(&sql), "f", "{privilege}");
+    }
+    assert_eq!(
+        session.rows(
+            "SELECT attname FROM pg_attribute
+             WHERE attrelid = 'auth.providers'::regclass AND attnum > 0
+                 AND col_description(attrelid, attnum) IS NULL"
+        ),
+        [""; 0],
+        "columns without a comment"
+    );
+    // A trigger is no member of the extension.
+    assert_eq!(
+        session.rows(
+            "SELECT tgname, tgenabled, obj_description(oid, 'pg_trigger') IS NOT NULL
+             FROM pg_trigger WHERE tgrelid = 'auth.providers'::regclass ORDER BY 1"
+        ),
+        ["check_provider|A|t", "providers_written|A|t"]
     );
 }
 

@@ -140,7 +140,7 @@ const CATALOGS: &[(&str, &str)] = &[
     (
         "pg_extension",
         "SELECT extname, extowner::regrole, extnamespace::regnamespace, extrelocatable, extversion,
-                extconfig, extcondition
+                extconfig::regclass[], extcondition
          FROM pg_extension WHERE extname = 'pg_session_jwt'",
     ),
     (
@@ -156,6 +156,41 @@ const CATALOGS: &[(&str, &str)] = &[
                 pg_get_expr(proargdefaults, 0), protrftypes, prosrc, probin, proconfig, proacl,
                 pg_get_functiondef(oid)
          FROM pg_proc WHERE pronamespace = 'auth'::regnamespace ORDER BY 1::text",
+    ),
+    (
+        "pg_class",
+        "SELECT oid::regclass, relkind, relowner::regrole, relpersistence, relnatts, relchecks,
+                relhasindex, relhasrules, relhastriggers, relhassubclass, relrowsecurity,
+                relforcerowsecurity, relreplident, relispartition, reloptions, relacl,
+                reltoastrelid <> 0
+         FROM pg_class WHERE relnamespace = 'auth'::regnamespace ORDER BY 1::text",
+    ),
+    (
+        "pg_attribute",
+        "SELECT attrelid::regclass, attnum, attname, atttypid::regtype, atttypmod, attndims,
+                attnotnull, atthasdef, pg_get_expr(adbin, adrelid), attidentity, attgenerated,
+                attisdropped, attislocal, attstorage, attcompression, attcollation::regcollation,
+                attacl, col_description(attrelid, attnum)
+         FROM pg_attribute a LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+         WHERE attnum > 0 AND attrelid IN
+             (SELECT oid FROM pg_class WHERE relnamespace = 'auth'::regnamespace)
+         ORDER BY 1::text, 2",
+    ),
+    (
+        "pg_constraint",
+        "SELECT conrelid::regclass, conname, contype, convalidated, pg_get_constraintdef(oid)
+         FROM pg_constraint WHERE connamespace = 'auth'::regnamespace ORDER BY 1::text, 2",
+    ),
+    (
+        "pg_index",
+        "SELECT pg_get_indexdef(indexrelid), indisprimary, indisvalid, indisreplident
+         FROM pg_index WHERE indrelid = 'auth.providers'::regclass ORDER BY 1",
+    ),
+    (
+        "pg_trigger",
+        "SELECT tgname, tgenabled, tgisinternal, tgdeferrable, pg_get_triggerdef(oid),
+                obj_description(oid, 'pg_trigger')
+         FROM pg_trigger WHERE tgrelid = 'auth.providers'::regclass ORDER BY 1",
     ),
     (
         "pg_depend: members",
