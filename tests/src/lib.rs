@@ -4,11 +4,15 @@
 //!
 //! `cargo xtask test` starts the server and tells the tests where it is.
 
+mod cluster;
 mod issuer;
+mod provider;
 mod refusal;
 mod server;
 
+pub use cluster::Cluster;
 pub use issuer::{Issuer, b64, jwks, now, unb64};
+pub use provider::{ISS, Row, set_of, token, token_with};
 pub use refusal::{Refusal, first_line};
 pub use server::{
     APP_USER, Database, Session, backend_memory_kib, option, pg_major, server_log, setting,
@@ -23,6 +27,11 @@ pub fn tokens_of_other_libraries() -> Vec<serde_json::Value> {
 /// The examples of RFC 7515 and RFC 8037: `vectors/rfc.json`.
 pub fn rfc_examples() -> Vec<serde_json::Value> {
     parse_array(include_str!("../vectors/rfc.json"))
+}
+
+/// Claims as issuers document them, and what they say of organisations: `vectors/identity.json`.
+pub fn documented_claims() -> Vec<serde_json::Value> {
+    parse_array(include_str!("../vectors/identity.json"))
 }
 
 fn parse_array(text: &str) -> Vec<serde_json::Value> {

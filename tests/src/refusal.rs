@@ -12,6 +12,8 @@ pub mod first_line {
     pub const NO_KEY_FITS: &str = "no key fits the JWT";
     /// key, when nothing at all could verify a token
     pub const NO_KEY: &str = "no key to verify the token with";
+    /// key, when no provider that is enabled has the token's issuer
+    pub const ISSUER: &str = "unknown JWT issuer";
     /// signature
     pub const SIGNATURE: &str = "invalid JWT signature";
     /// payload
@@ -20,6 +22,14 @@ pub mod first_line {
     pub const EARLY: &str = "Token used before it is ready";
     /// time
     pub const EXPIRED: &str = "Token used after it has expired";
+    /// policy
+    pub const AUDIENCE: &str = "JWT audience is not accepted";
+    /// policy
+    pub const PARTY: &str = "JWT authorized party is not accepted";
+    /// policy
+    pub const LACKS: &str = "JWT lacks a required claim";
+    /// policy
+    pub const ROLE: &str = "JWT role is not accepted";
     /// policy
     pub const REPLAY: &str = "Token ID must be strictly monotonically increasing.";
 }

@@ -160,6 +160,26 @@ impl Database {
         role
     }
 
+    /// The roles that `auth.login` assumes, and a login role for this test alone that is a member of
+    /// both.
+    pub fn login_role(&self) -> String {
+        let role = self.role("app");
+        // One test at a time, as above.
+        maintenance().run(&format!(
+            "SELECT pg_advisory_lock(1);
+             DO $$ DECLARE wanted name; BEGIN
+                 FOREACH wanted IN ARRAY '{{anonymous,authenticated}}'::name[] LOOP
+                     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
+                         EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
+                     END IF;
+                 END LOOP;
+             END $$;
+             GRANT anonymous, authenticated TO {role};
+             SELECT pg_advisory_unlock(1);"
+        ));
+        role
+    }
+
     /// A connection that may do anything.
     pub fn superuser(&self) -> Session {
         Session::open(&config(&self.name, &setting("PGUSER")))
@@ -227,7 +247,7 @@ pub struct Session {
 }
 
 impl Session {
-    fn open(config: &Config) -> Self {
+    pub(crate) fn open(config: &Config) -> Self {
         let notices = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&notices);
         let mut config = config.clone();
