@@ -92,7 +92,15 @@ impl Scene {
 pub fn run(options: &DemoOptions) -> Result<()> {
     let mut machine = Machine::look()?;
     machine.build_tools()?;
-    let postgres = install(&machine, options.pg)?;
+    let postgres = choose(&machine, options.pg)?;
+    // Into a private copy the tests install as well, which must not happen under our server.
+    let private = postgres.pg_config.starts_with(&machine.cache);
+    let _lock = if private {
+        Some(machine.lock(&postgres.label())?)
+    } else {
+        None
+    };
+    install(&machine, &postgres)?;
     say(format!(
         "Starting a throwaway Postgres {} on a free port (3 seconds)",
         postgres.major
@@ -133,25 +141,27 @@ pub fn run(options: &DemoOptions) -> Result<()> {
     Ok(())
 }
 
-/// Finds the Postgres and installs a release build into it: the system's if we may, otherwise a
-/// private copy.
-fn install(machine: &Machine, wanted: Option<u16>) -> Result<Postgres> {
-    let system = postgres::system(machine, wanted)?;
+/// The Postgres to install into: the system's if we may, otherwise a private copy.
+fn choose(machine: &Machine, wanted: Option<u16>) -> Result<Postgres> {
     let may = |postgres: &Postgres| {
         machine.root || machine.sudo || postgres.pg_config.starts_with(&machine.cache)
     };
-    let postgres = match system {
-        Some(postgres) if may(&postgres) => postgres,
+    match postgres::system(machine, wanted)? {
+        Some(postgres) if may(&postgres) => Ok(postgres),
         Some(postgres) => {
             note(format!(
                 "Installing into {} takes root or sudo: a private copy is used instead.",
                 postgres.modules.display()
             ));
-            postgres::private(machine, postgres.major)?
+            postgres::private(machine, postgres.major)
         }
         // Neither installed nor offered by apt.
-        None => postgres::private(machine, wanted.unwrap_or(16))?,
-    };
+        None => postgres::private(machine, wanted.unwrap_or(16)),
+    }
+}
+
+/// Installs a release build.
+fn install(machine: &Machine, postgres: &Postgres) -> Result<()> {
     say(format!(
         "Building a release and installing it into {} (5 minutes the first time, then seconds)",
         postgres.modules.display()
@@ -164,8 +174,7 @@ fn install(machine: &Machine, wanted: Option<u16>) -> Result<Postgres> {
     if !machine.root && !postgres.pg_config.starts_with(&machine.cache) {
         install.arg("--sudo");
     }
-    shell::loud(&mut install, "building and installing the extension")?;
-    Ok(postgres)
+    shell::loud(&mut install, "building and installing the extension")
 }
 
 /// The keys and tokens of one performance.

@@ -189,6 +189,12 @@ pub fn default_major(machine: &Machine) -> Result<u16> {
 pub fn private(machine: &Machine, major: u16) -> Result<Postgres> {
     let _lock = machine.lock("setup")?;
     if let Some(system) = system(machine, Some(major))? {
+        // The README tests policies with pgTAP. Where it cannot be had that example is passed over.
+        let pgtap = format!("postgresql-{major}-pgtap");
+        let has_it = system.share.join("extension/pgtap.control").is_file();
+        if !has_it && (machine.root || machine.sudo) && machine.apt_offers(&pgtap) {
+            machine.packages(&[&pgtap])?;
+        }
         return copy(machine, &system);
     }
     let fetched = match major {
@@ -225,12 +231,22 @@ fn copy(machine: &Machine, system: &Postgres) -> Result<Postgres> {
     let copied = |tree: &Path| root.join(tree.strip_prefix(&top).unwrap_or(tree));
     let pg_config = copied(&system.bin).join("pg_config");
 
-    let version = format!(
-        "{}\n{}\n",
+    // What the copy is made of; the extensions too, as somebody may have installed one since.
+    let mut made_of = vec![
         ask(&system.pg_config, "--version")?,
-        top.display()
-    );
-    if fs::read_to_string(&stamp).is_ok_and(|text| text == version) {
+        top.display().to_string(),
+    ];
+    let mut extensions: Vec<String> = fs::read_dir(system.share.join("extension"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".control") && !name.starts_with("pg_session_jwt"))
+        .collect();
+    extensions.sort();
+    made_of.extend(extensions);
+    let made_of = made_of.join("\n");
+    if fs::read_to_string(&stamp).is_ok_and(|text| text == made_of) {
         return Postgres::at(pg_config);
     }
     say(format!(
@@ -238,6 +254,8 @@ fn copy(machine: &Machine, system: &Postgres) -> Result<Postgres> {
         system.major,
         root.display()
     ));
+    // Not while another run's server is running from it.
+    let _lock = machine.lock(&system.label())?;
     remove(&root);
     for tree in &trees {
         let target = copied(tree);
@@ -263,7 +281,7 @@ fn copy(machine: &Machine, system: &Postgres) -> Result<Postgres> {
         ))
         .advice("this Postgres cannot be moved; set PG_CONFIG to one that can"));
     }
-    fs::write(&stamp, version).context(|| format!("cannot write {}", stamp.display()))?;
+    fs::write(&stamp, made_of).context(|| format!("cannot write {}", stamp.display()))?;
     Ok(postgres)
 }
 

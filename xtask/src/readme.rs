@@ -6,6 +6,8 @@
 //!
 //! - `-- fails: 28000` — the block ends in an error with this SQLSTATE;
 //! - `-- new connection` — a new session begins here; `-- new connection as NAME` — as this role.
+//!
+//! A block that creates an extension which this server does not have is passed over.
 
 use crate::cluster::Cluster;
 use crate::problem::{Problem, Result};
@@ -24,9 +26,38 @@ pub struct Block {
     connect: Option<String>,
 }
 
+impl Block {
+    /// The extensions that it creates.
+    fn extensions(&self) -> impl Iterator<Item = &str> {
+        self.text.lines().filter_map(|line| {
+            let rest = line.trim().strip_prefix("CREATE EXTENSION ")?;
+            let rest = rest.strip_prefix("IF NOT EXISTS ").unwrap_or(rest);
+            rest.split([' ', ';']).next()
+        })
+    }
+}
+
+/// Whether the server has this extension. Ours it must have: that it does not is no excuse.
+fn offers(available: &str, name: &str) -> bool {
+    name == "pg_session_jwt" || available.lines().any(|line| line == name)
+}
+
 /// Runs the blocks of `markdown`. Returns how many there were.
 pub fn run(cluster: &Cluster, markdown: &str) -> Result<usize> {
-    let blocks = blocks(markdown);
+    let available = cluster.sql("postgres", "SELECT name FROM pg_available_extensions")?;
+    let mut blocks = blocks(markdown);
+    blocks.retain(
+        |block| match block.extensions().find(|name| !offers(&available, name)) {
+            None => true,
+            Some(name) => {
+                note(format!(
+                    "README.md, line {}: skipped, there is no {name} here",
+                    block.line
+                ));
+                false
+            }
+        },
+    );
     cluster.sql("postgres", "CREATE DATABASE readme TEMPLATE template0")?;
     let mut rest = &blocks[..];
     while let Some(first) = rest.first() {
@@ -158,6 +189,23 @@ mod tests {
         assert_eq!(blocks[0].connect.as_deref(), Some("app"));
         assert_eq!(blocks[1].connect.as_deref(), Some("postgres"));
         assert_eq!(blocks[1].fails, None);
+    }
+
+    #[test]
+    fn only_a_missing_extension_of_somebody_elses_is_an_excuse() {
+        let block = Block {
+            text: "CREATE EXTENSION IF NOT EXISTS pgtap;\n-- CREATE EXTENSION x\n  CREATE EXTENSION pg_session_jwt;\n".into(),
+            ..Block::default()
+        };
+        let missing = |available: &str| -> Vec<String> {
+            block
+                .extensions()
+                .filter(|name| !offers(available, name))
+                .map(String::from)
+                .collect()
+        };
+        assert_eq!(missing("plpgsql\nhstore"), ["pgtap"]);
+        assert_eq!(missing("plpgsql\npgtap"), [""; 0]);
     }
 
     #[test]
