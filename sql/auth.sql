@@ -169,6 +169,7 @@ SELECT pg_catalog.pg_extension_config_dump('auth.providers', '');
 
 COMMENT ON TABLE auth.providers IS
     'Issuers whose tokens this database trusts; while one is enabled, nothing that a client brings is trusted';
+COMMENT ON TYPE auth.providers IS 'A row of auth.providers';
 COMMENT ON COLUMN auth.providers.name IS 'Names the provider in errors and auth.status()';
 COMMENT ON COLUMN auth.providers.issuer IS
     'The claim iss, compared exactly; NULL for tokens that carry none';

@@ -26,13 +26,15 @@ fn attempt<T>(conversion: impl FnOnce() -> T + UnwindSafe) -> Result<T, String> 
         .execute()
 }
 
-/// SQLSTATE class 22 (data exception) or 54 (program limit exceeded).
+/// SQLSTATE class 22 (data exception), 54 (program limit exceeded), or 0A (feature not supported: a
+/// conversion that this server encoding does not have).
 fn is_about_data(code: PgSqlErrorCode) -> bool {
     // MAKE_SQLSTATE (src/include/utils/elog.h) keeps the class in the low twelve bits.
     const CLASS: i32 = 0xfff;
     [
         PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
         PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
     ]
     .iter()
     .any(|class| *class as i32 & CLASS == code as i32 & CLASS)

@@ -47,11 +47,25 @@ impl From<KeySetError> for Error {
     }
 }
 
+impl Error {
+    /// Message and detail in one sentence.
+    pub fn sentence(self) -> String {
+        let Report {
+            message, detail, ..
+        } = self.into();
+        if detail.is_empty() {
+            message
+        } else {
+            format!("{message} ({detail})")
+        }
+    }
+}
+
 /// What Postgres is told: SQLSTATE, primary message, DETAIL, HINT.
 pub(crate) struct Report {
     sqlstate: PgSqlErrorCode,
-    pub message: String,
-    pub detail: String,
+    message: String,
+    detail: String,
     hint: String,
 }
 
@@ -128,8 +142,14 @@ impl Report {
             [&self.message, &self.detail, &self.hint].map(|text| pstring(text));
         let sqlstate = self.sqlstate;
         drop(self);
-        // SAFETY: the strings are palloc'd, so nothing is lost when errfinish jumps.
-        unsafe { emit(PgLogLevel::ERROR as c_int, sqlstate, message, detail, hint) };
+        // CONTEXT is given up: where PL/pgSQL runs a statement with the token in it, or portals show
+        // their parameters, it would tell the client, and any handler in between, the token.
+        // SAFETY: the strings are palloc'd, so nothing is lost when errfinish jumps; whoever catches
+        // the ERROR restores the stack (PG_TRY, src/include/utils/elog.h).
+        unsafe {
+            pg_sys::error_context_stack = std::ptr::null_mut();
+            emit(PgLogLevel::ERROR as c_int, sqlstate, message, detail, hint)
+        };
         unreachable!("errfinish() does not return from an ERROR")
     }
 }

@@ -73,8 +73,12 @@ pub(crate) fn refused_parameter() -> Option<String> {
 }
 
 /// `pg_session_jwt.jwk`: the session's keys as they were given.
+///
+/// An empty text is keys too, that nobody can use: were it none, a client could put it in the place of
+/// the keys in postgresql.conf, and be believed on `request.jwt.claims`.
 pub(crate) fn jwk() -> Option<Vec<u8>> {
-    text(&JWK)
+    // SAFETY: as in `text`.
+    unsafe { copied(*JWK.as_ptr()) }
 }
 
 /// Whether the keys came in the startup packet: then they are a proxy's, made for this connection,
@@ -95,26 +99,19 @@ pub(crate) fn request_claims() -> Option<Vec<u8>> {
     if REQUEST_CLAIMS.get() == RequestClaims::Never {
         return None;
     }
-    // SAFETY: the string belongs to the GUC machinery and is copied before anything can change it.
-    unsafe {
-        copied(pg_sys::GetConfigOption(
-            c"request.jwt.claims".as_ptr(),
-            true,
-            false,
-        ))
-    }
+    foreign(c"request.jwt.claims")
 }
 
 /// `request.headers`: PostgREST's, a placeholder too.
 pub(crate) fn request_headers() -> Option<Vec<u8>> {
-    // SAFETY: as above.
-    unsafe {
-        copied(pg_sys::GetConfigOption(
-            c"request.headers".as_ptr(),
-            true,
-            false,
-        ))
-    }
+    foreign(c"request.headers")
+}
+
+/// The value of a parameter that is not ours; `None` when it is empty or unknown.
+fn foreign(name: &CStr) -> Option<Vec<u8>> {
+    // SAFETY: the string belongs to the GUC machinery and is copied before anything can change it.
+    let value = unsafe { copied(pg_sys::GetConfigOption(name.as_ptr(), true, false)) };
+    value.filter(|value| !value.is_empty())
 }
 
 /// `pg_session_jwt.clock_skew` in seconds.
@@ -129,19 +126,18 @@ pub(crate) fn audit_log() -> bool {
 
 fn text(setting: &Text) -> Option<Vec<u8>> {
     // SAFETY: Postgres keeps a valid C string, or null, in the variable; it is copied at once.
-    unsafe { copied(*setting.as_ptr()) }
+    unsafe { copied(*setting.as_ptr()) }.filter(|value| !value.is_empty())
 }
 
 /// # Safety
 /// Null, or a C string that stays as it is during the call.
 unsafe fn copied(value: *const c_char) -> Option<Vec<u8>> {
     // SAFETY: the caller's promise.
-    (!value.is_null())
-        .then(|| unsafe { CStr::from_ptr(value) }.to_bytes().to_vec())
-        .filter(|v| !v.is_empty())
+    (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes().to_vec())
 }
 
-/// Pins `jwks` as the session's keys. Outlives RESET ALL and DISCARD ALL; a rollback undoes it.
+/// Pins `jwks` as the session's keys. Outlives RESET ALL, DISCARD ALL and ROLLBACK: a client that could
+/// undo it might be believed on `request.jwt.claims` then.
 pub(crate) fn pin_jwk(jwks: &CStr) {
     // SAFETY: both are C strings; an ERROR unwinds through pgrx's guard.
     unsafe {
@@ -149,7 +145,7 @@ pub(crate) fn pin_jwk(jwks: &CStr) {
             c"pg_session_jwt.jwk".as_ptr(),
             jwks.as_ptr(),
             pg_sys::GucContext::PGC_BACKEND,
-            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
         );
     }
 }
@@ -364,8 +360,7 @@ pub(crate) fn define(judge: fn(&[u8]) -> bool) {
 /// Defines a parameter that not everybody may set, and notices when a placeholder's value was
 /// refused: defining assigns the default, and then each value that was accepted.
 fn define_guarded(name: &'static CStr, define: impl FnOnce(&'static CStr)) {
-    // SAFETY: a C string; nothing is kept of the result but whether there is one.
-    let placeholder = unsafe { !pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() };
+    let placeholder = placeholder_has_value(name);
     let before = epoch();
     define(name);
     if placeholder && epoch() == before + 1 {
@@ -378,6 +373,24 @@ fn define_guarded(name: &'static CStr, define: impl FnOnce(&'static CStr)) {
                 pg_sys::GucSource::PGC_S_OVERRIDE,
             );
         }
+    }
+}
+
+/// Whether a placeholder of this name has a value. One that was RESET, or taken out of
+/// postgresql.conf, stays behind without.
+fn placeholder_has_value(name: &CStr) -> bool {
+    // SAFETY: nothing is kept of the result but whether there is one.
+    #[cfg(feature = "pg15")]
+    return unsafe { !pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() };
+    // SAFETY: GetConfigOption gives an empty string for no value since Postgres 16, which has
+    // find_option instead. A placeholder is a string (guc.c, add_placeholder_variable), and what is
+    // defined already is ours.
+    #[cfg(not(feature = "pg15"))]
+    unsafe {
+        let option = pg_sys::find_option(name.as_ptr(), false, true, 0);
+        !option.is_null()
+            && (*option).vartype == pg_sys::config_type::PGC_STRING
+            && !(*(*option.cast::<pg_sys::config_string>()).variable).is_null()
     }
 }
 
@@ -447,11 +460,19 @@ unsafe extern "C-unwind" fn check_jwt(
         if token.is_null() || *token == 0 || pg_sys::InitializingParallelWorker {
             return true;
         }
+        let stored = pg_sys::GucSource::PGC_S_GLOBAL..=pg_sys::GucSource::PGC_S_DATABASE_USER;
+        if stored.contains(&source) {
+            // ALTER ROLE … SET, which a role may do to itself: whoever shares the role would be that
+            // user whenever a token is forgotten.
+            *token = 0;
+            return true;
+        }
         let bytes = CStr::from_ptr(token).to_bytes_with_nul();
-        // A value that is only tried (ALTER ROLE … SET) is not presented.
-        let presented = jwk_came_with_connection() && source != pg_sys::GucSource::PGC_S_TEST;
+        // ALTER ROLE … SET only tries the value.
+        let is_presented = source != pg_sys::GucSource::PGC_S_TEST;
         let judge = |judge: &fn(&[u8]) -> bool| judge(&bytes[..bytes.len() - 1]);
-        let accepted = JUDGED.load(Relaxed) || (presented && JUDGE.get().is_some_and(judge));
+        let accepted = JUDGED.load(Relaxed)
+            || (is_presented && jwk_came_with_connection() && JUDGE.get().is_some_and(judge));
         let envelope = memory::allocate(1 + bytes.len()).cast::<u8>();
         if envelope.is_null() {
             return false;

@@ -46,7 +46,8 @@ pub(crate) fn define() {
 #[pg_guard]
 unsafe extern "C-unwind" fn invalidate(_argument: pg_sys::Datum, relation: Oid) {
     let (table, relation) = (TABLE.load(Relaxed), relation.to_u32());
-    if (table == 0 || relation == 0 || table == relation) && !STALE.swap(true, Relaxed) {
+    if table == 0 || relation == 0 || table == relation {
+        STALE.store(true, Relaxed);
         guc::changed();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Everything here is derived from the parameters in `guc`. The one thing that could not be: nothing.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -98,32 +98,32 @@ impl Keys {
 pub(crate) struct Identity {
     /// The name of the source in force.
     pub source: &'static str,
-    /// The claims as JSON text; `None` when there is no identity.
-    json: Option<String>,
-    /// The same, read.
+    /// The claims, read.
     pub members: Map<String, Value>,
-    /// The token behind the claims, where the source has tokens; its claims are above.
+    /// The token behind the claims, where the source has tokens; its claims are in `members`.
     pub token: Option<Token>,
     /// How the token names a database role.
     pub roles: RoleRules,
-    jsonb: OnceCell<KeptJsonb>,
+    jsonb: Option<KeptJsonb>,
 }
 
 impl Identity {
     fn nobody(source: &'static str) -> Self {
         Self {
             source,
-            json: None,
             members: Map::new(),
             token: None,
             roles: RoleRules::default(),
-            jsonb: OnceCell::new(),
+            jsonb: None,
         }
     }
 
-    fn from_token(mut token: Token, keys: &Keys) -> Self {
-        let json = Some(std::mem::take(&mut token.claims.json));
-        let members = std::mem::take(&mut token.claims.members);
+    fn from_token(mut token: Token, keys: &Keys) -> Result<Self, Rejected> {
+        let not_representable = |why| Rejected {
+            reason: Rejection::NotRepresentable(why),
+            providers: token.provider.iter().cloned().collect(),
+        };
+        let jsonb = Some(KeptJsonb::new(&token.claims.json).map_err(not_representable)?);
         let (source, provider) = match keys {
             Keys::Providers(all) => {
                 let provider = all
@@ -133,14 +133,14 @@ impl Identity {
             }
             Keys::Session | Keys::None => (Source::SESSION_KEYS, None),
         };
-        let roles = provider.map_or_else(RoleRules::default, |provider| provider.roles.clone());
-        Self {
-            json,
-            members,
+        token.claims.json = String::new();
+        Ok(Self {
+            members: std::mem::take(&mut token.claims.members),
             token: Some(token),
-            roles,
+            roles: provider.map_or_else(RoleRules::default, |provider| provider.roles.clone()),
+            jsonb,
             ..Self::nobody(source)
-        }
+        })
     }
 
     /// Claims that a parameter holds, in the server encoding.
@@ -150,8 +150,8 @@ impl Identity {
         let parsed = json::parse(json.as_bytes(), json::MAX_DEPTH);
         match parsed.map_err(|fault| wrong(format!("not usable JSON: {fault}")))? {
             Value::Object(members) => Ok(Self {
-                json: Some(json),
                 members,
+                jsonb: Some(KeptJsonb::new(&json).map_err(wrong)?),
                 ..Self::nobody(name)
             }),
             _ => Err(wrong("not a JSON object".into())),
@@ -174,24 +174,8 @@ impl Identity {
     }
 
     /// All claims; `None` when there is no identity.
-    ///
-    /// # Errors
-    /// For claims that this database cannot hold.
-    pub fn claims(&self) -> Result<Option<&KeptJsonb>, Error> {
-        let Some(json) = &self.json else {
-            return Ok(None);
-        };
-        if let Some(jsonb) = self.jsonb.get() {
-            return Ok(Some(jsonb));
-        }
-        let jsonb = KeptJsonb::new(json).map_err(|why| match self.token {
-            Some(_) => Error::Rejected(self.rejected(Rejection::NotRepresentable(why))),
-            None => Error::Parameter {
-                name: self.source,
-                detail: why,
-            },
-        })?;
-        Ok(Some(self.jsonb.get_or_init(|| jsonb)))
+    pub fn claims(&self) -> Option<&KeptJsonb> {
+        self.jsonb.as_ref()
     }
 
     /// The name of the provider whose token it is.
@@ -301,9 +285,11 @@ pub(crate) fn identity() -> Result<Rc<Identity>, Error> {
 fn in_force() -> Result<Rc<Identity>, Error> {
     refuse_if_tampered()?;
     providers::listen();
+    // Taken before: what changes in the meantime counts as a change.
+    let epoch = guc::epoch();
     let known = CACHES.with(|caches| caches.borrow().identity.clone());
     let identity = match known {
-        Some((epoch, identity)) if epoch == guc::epoch() => {
+        Some((derived_at, identity)) if derived_at == epoch => {
             identity.check_time()?;
             identity
         }
@@ -311,9 +297,11 @@ fn in_force() -> Result<Rc<Identity>, Error> {
     };
     // request.jwt.claims can change without a word: nothing may be kept that depends on them.
     if !matches!(identity.source, Source::REQUEST_CLAIMS | Source::NONE) {
-        let kept = Some((guc::epoch(), Rc::clone(&identity)));
+        let kept = Some((epoch, Rc::clone(&identity)));
         CACHES.with(|caches| caches.borrow_mut().identity = kept);
-        CHECKED_IN.store(statement_start(), Relaxed);
+        if epoch == guc::epoch() {
+            CHECKED_IN.store(statement_start(), Relaxed);
+        }
     }
     Ok(identity)
 }
@@ -428,7 +416,7 @@ fn verified(token: &[u8]) -> Result<Rc<Identity>, Error> {
         Keys::None => TrustedKeys::None,
     };
     let token_accepted = verify(token, trusted, clock())?;
-    let identity = Rc::new(Identity::from_token(token_accepted, &keys));
+    let identity = Rc::new(Identity::from_token(token_accepted, &keys)?);
     CACHES.with(|caches| {
         let tokens = &mut caches.borrow_mut().tokens;
         if tokens.len() == TOKENS_KEPT {
@@ -634,21 +622,22 @@ fn c_string(bytes: &[u8]) -> std::ffi::CString {
 }
 
 /// One sentence on why there is no `sub`, for an identity that was derived without an error.
-pub(crate) fn problem(identity: &Identity) -> Option<&'static str> {
-    match (
-        identity.subject().ok().flatten(),
-        identity.source,
-        &identity.json,
-    ) {
-        (Some(_), ..) => None,
-        (None, _, Some(_)) => Some("The claims have no \"sub\" that is a string."),
-        (None, Source::SESSION_KEYS | Source::PROVIDERS, None) => {
-            Some("No token has been presented to this session, or it was forgotten.")
+pub(crate) fn problem(identity: &Identity) -> Option<String> {
+    let sentence = match (identity.subject(), identity.source, identity.claims()) {
+        (Ok(Some(_)), ..) => return None,
+        (Err(error), ..) => return Some(error.sentence()),
+        (Ok(None), _, Some(_)) => "The claims have no \"sub\".",
+        (Ok(None), Source::SESSION_KEYS | Source::PROVIDERS, None) => {
+            if let (Source::SESSION_KEYS, Err(error)) = (identity.source, read_session_keys()) {
+                return Some(error.sentence());
+            }
+            "No token has been presented to this session, or it was forgotten."
         }
-        (None, ..) => Some(
-            "Nothing is trusted here: no provider is registered, the connection has no keys, and no claims are set.",
-        ),
-    }
+        (Ok(None), ..) => {
+            "Nothing is trusted here: no provider is registered, the connection has no keys, and no claims are set."
+        }
+    };
+    Some(sentence.into())
 }
 
 /// The name of the source in force.

@@ -5,7 +5,7 @@ use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
 
 use crate::call::{self, Answer, Call, Kind};
 use crate::datum;
-use crate::error::{Error, Report};
+use crate::error::Error;
 use crate::identity;
 use crate::providers;
 use crate::session::{self, Identity};
@@ -124,7 +124,7 @@ fn verify(call: &Call) -> Answer {
 }
 
 fn claims(identity: &Identity, _: &Call) -> Answer {
-    match identity.claims()? {
+    match identity.claims() {
         // SAFETY: a plain jsonb; the copy is the caller's.
         Some(jsonb) => Ok(Some(unsafe {
             datum::copy_varlena(jsonb.datum(), pg_sys::CurrentMemoryContext)
@@ -174,7 +174,7 @@ fn claim_with(
     operator: unsafe fn(FunctionCallInfo) -> Datum,
     argument: Option<Datum>,
 ) -> Answer {
-    let (Some(claims), Some(_)) = (identity.claims()?, argument) else {
+    let (Some(claims), Some(_)) = (identity.claims(), argument) else {
         return Ok(None);
     };
     Ok(datum::jsonb_operator(operator, claims.datum(), argument))
@@ -202,13 +202,8 @@ fn organization_id(identity: &Identity, call: &Call) -> Answer {
 fn status(call: &Call) -> Answer {
     let identity = session::identity();
     let problem = match &identity {
-        Ok(identity) => session::problem(identity).map(str::to_owned),
-        Err(error) => {
-            let Report {
-                message, detail, ..
-            } = error.clone().into();
-            Some(format!("{message} ({detail})"))
-        }
+        Ok(identity) => session::problem(identity),
+        Err(error) => Some(error.clone().sentence()),
     };
     let identity = identity.ok();
     let identity = identity.as_deref();

@@ -25,7 +25,7 @@ pub struct Claims {
     pub not_before: Option<f64>,
     /// `iat`, in seconds since the epoch.
     pub issued_at: Option<f64>,
-    /// `jti` where it is an integer. One beyond 64 bits counts as the end of the range, so that it
+    /// `jti` where it is a whole number. One beyond 64 bits counts as the end of the range, so that it
     /// cannot escape the rule that it must increase.
     pub integer_id: Option<i64>,
 }
@@ -106,9 +106,10 @@ fn audience(claim: Option<&Value>) -> Result<Vec<String>, Rejection> {
 
 fn integer(value: &Value) -> Option<i64> {
     let number = value.as_number()?;
-    number
-        .as_i64()
-        .or_else(|| number.as_u64().map(|_| i64::MAX))
+    let whole = |float: f64| (float.fract() == 0.0).then_some(float);
+    #[allow(clippy::cast_possible_truncation)] // `as` saturates
+    let rounded = || number.as_f64().and_then(whole).map(|float| float as i64);
+    number.as_i64().or_else(rounded)
 }
 
 #[cfg(test)]
@@ -157,6 +158,8 @@ mod tests {
             (r#"{"jti":7}"#, Some(7)),
             (r#"{"jti":-1}"#, Some(-1)),
             (r#"{"jti":18446744073709551615}"#, Some(i64::MAX)),
+            (r#"{"jti":1180591620717411303424}"#, Some(i64::MAX)),
+            (r#"{"jti":7.0}"#, Some(7)),
             (r#"{"jti":"7"}"#, None),
             (r#"{"jti":7.5}"#, None),
             (r#"{"jti":null}"#, None),

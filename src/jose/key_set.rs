@@ -6,6 +6,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
+use ring::agreement::{self, ECDH_P256, ECDH_P384};
 use serde_json::{Map, Value};
 
 use crate::header::Header;
@@ -309,7 +310,7 @@ fn read_key(jwk: &Map<String, Value>) -> Result<Key, Unusable> {
             )
         }
         ("EC", "P-256") => {
-            let point = point(bytes("x")?, bytes("y")?, 32)?;
+            let point = point(bytes("x")?, bytes("y")?, 32, &ECDH_P256)?;
             (
                 "EC P-256",
                 vec![Algorithm::ES256],
@@ -317,7 +318,7 @@ fn read_key(jwk: &Map<String, Value>) -> Result<Key, Unusable> {
             )
         }
         ("EC", "P-384") => {
-            let point = point(bytes("x")?, bytes("y")?, 48)?;
+            let point = point(bytes("x")?, bytes("y")?, 48, &ECDH_P384)?;
             (
                 "EC P-384",
                 vec![Algorithm::ES384],
@@ -328,6 +329,11 @@ fn read_key(jwk: &Map<String, Value>) -> Result<Key, Unusable> {
             let x = bytes("x")?;
             if x.len() != 32 {
                 return Err(wrong(format!("\"x\" has {} bytes, not 32", x.len())));
+            }
+            if has_small_order(&x) {
+                return Err(wrong(
+                    "\"x\" is a point of small order: anybody can sign for it",
+                ));
             }
             (
                 "OKP Ed25519",
@@ -395,13 +401,49 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), Unusable> {
 }
 
 /// SEC 1 section 2.3.3, uncompressed.
-fn point(x: Vec<u8>, y: Vec<u8>, length: usize) -> Result<Vec<u8>, Unusable> {
+fn point(
+    x: Vec<u8>,
+    y: Vec<u8>,
+    length: usize,
+    curve: &'static agreement::Algorithm,
+) -> Result<Vec<u8>, Unusable> {
     if x.len() != length || y.len() != length {
         return Err(wrong(format!(
             "\"x\" and \"y\" must have {length} bytes each"
         )));
     }
-    Ok([vec![0x04], x, y].concat())
+    let point = [vec![0x04], x, y].concat();
+    if !crate::signature::is_on_curve(curve, &point) {
+        return Err(wrong("\"x\" and \"y\" are not a point of the curve"));
+    }
+    Ok(point)
+}
+
+/// Whether anybody can sign for this Ed25519 key: it is a point of small order, which RFC 8032 section
+/// 5.1.7 leaves to the verifier. These are all the encodings, but for the sign in the top bit.
+fn has_small_order(x: &[u8]) -> bool {
+    const ORDER_8: [[u8; 32]; 2] = [
+        *b"\x26\xe8\x95\x8f\xc2\xb2\x27\xb0\x45\xc3\xf4\x89\xf2\xef\x98\xf0\xd5\xdf\xac\x05\xd3\xc6\x33\x39\xb1\x38\x02\x88\x6d\x53\xfc\x05",
+        *b"\xc7\x17\x6a\x70\x3d\x4d\xd8\x4f\xba\x3c\x0b\x76\x0d\x10\x67\x0f\x2a\x20\x53\xfa\x2c\x39\xcc\xc6\x4e\xc7\xfd\x77\x92\xac\x03\x7a",
+    ];
+    // y = 0, 1, p - 1, p and p + 1, where p = 2^255 - 19, little endian.
+    let others = [
+        (0, 0, 0),
+        (1, 0, 0),
+        (0xec, 0xff, 0x7f),
+        (0xed, 0xff, 0x7f),
+        (0xee, 0xff, 0x7f),
+    ]
+    .map(|(first, middle, last)| {
+        let mut y = [middle; 32];
+        (y[0], y[31]) = (first, last);
+        y
+    });
+    let mut unsigned = x.to_vec();
+    if let Some(last) = unsigned.last_mut() {
+        *last &= 0x7f;
+    }
+    others.iter().chain(&ORDER_8).any(|weak| *weak == *unsigned)
 }
 
 fn hmac_algorithms(length: usize, declared: Option<Algorithm>) -> Result<Vec<Algorithm>, Unusable> {
@@ -519,6 +561,16 @@ mod tests {
 
     #[test]
     fn what_nobody_should_trust_is_an_error_that_says_why() {
+        let okp_of = |x: [u8; 32]| {
+            let x = URL_SAFE_NO_PAD.encode(x);
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}"#)
+        };
+        let ec = |x: [u8; 32]| {
+            let x = URL_SAFE_NO_PAD.encode(x);
+            format!(r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{x}"}}"#)
+        };
+        let mut identity = [0; 32];
+        (identity[0], identity[31]) = (1, 0x80);
         for (text, detail) in [
             ("".into(), "not usable JSON"),
             ("[]".into(), "not a JSON object"),
@@ -577,6 +629,16 @@ mod tests {
             (
                 r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#.into(),
                 "key 1: \"x\" has 1 bytes, not 32",
+            ),
+            (okp_of([0; 32]), "key 1: \"x\" is a point of small order"),
+            (okp_of(identity), "key 1: \"x\" is a point of small order"),
+            (
+                ec([0; 32]),
+                "key 1: \"x\" and \"y\" are not a point of the curve",
+            ),
+            (
+                ec([0xff; 32]),
+                "key 1: \"x\" and \"y\" are not a point of the curve",
             ),
             (okp(r#","kid":7"#), "key 1: \"kid\" is not a string"),
             (

@@ -6,7 +6,8 @@ use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::signature::{Error as BadSignature, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey};
-use ring::{hmac, signature};
+use ring::rand::SystemRandom;
+use ring::{agreement, hmac, signature};
 
 /// Whether `signature` (base64url) is `key`'s over `signed` by `algorithm`.
 ///
@@ -79,6 +80,14 @@ impl JwtVerifier for RingVerifier {
     fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
+}
+
+/// Whether `point` (SEC 1, uncompressed) is on the curve: ring checks the other side's key before it
+/// agrees on a secret, of which nothing is kept.
+pub(crate) fn is_on_curve(curve: &'static agreement::Algorithm, point: &[u8]) -> bool {
+    let own = agreement::EphemeralPrivateKey::generate(curve, &SystemRandom::new());
+    let other = agreement::UnparsedPublicKey::new(curve, point);
+    own.is_ok_and(|own| agreement::agree_ephemeral(own, &other, |_| ()).is_ok())
 }
 
 fn rsa(algorithm: Algorithm) -> Option<&'static signature::RsaParameters> {
