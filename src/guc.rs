@@ -136,16 +136,26 @@ unsafe fn copied(value: *const c_char) -> Option<Vec<u8>> {
     (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes().to_vec())
 }
 
-/// Pins `jwks` as the session's keys. Outlives RESET ALL, DISCARD ALL and ROLLBACK: a client that could
-/// undo it might be believed on `request.jwt.claims` then.
+/// Pins `jwks` as the session's keys. Outlives RESET ALL and DISCARD ALL; a ROLLBACK undoes it.
+///
+/// What no ROLLBACK undoes is that `request.jwt.claims` counts no more in this connection: a client that
+/// can provoke one would be believed on claims that it sets itself.
 pub(crate) fn pin_jwk(jwks: &CStr) {
-    // SAFETY: both are C strings; an ERROR unwinds through pgrx's guard.
+    use pg_sys::{GucContext as Context, GucSource as Source};
+    // SAFETY: C strings; an ERROR unwinds through pgrx's guard. A value with PGC_S_OVERRIDE becomes the
+    // one to RESET to, beyond transactions (guc.c, set_config_option: makeDefault).
     unsafe {
+        pg_sys::SetConfigOption(
+            c"pg_session_jwt.request_claims".as_ptr(),
+            c"never".as_ptr(),
+            Context::PGC_SUSET,
+            Source::PGC_S_OVERRIDE,
+        );
         pg_sys::SetConfigOption(
             c"pg_session_jwt.jwk".as_ptr(),
             jwks.as_ptr(),
-            pg_sys::GucContext::PGC_BACKEND,
-            pg_sys::GucSource::PGC_S_OVERRIDE,
+            Context::PGC_BACKEND,
+            Source::PGC_S_SESSION,
         );
     }
 }

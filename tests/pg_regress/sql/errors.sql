@@ -27,11 +27,14 @@ SELECT auth.init('{"kty":"oct","k":"c2hvcnQ"}');
 \echo :SQLSTATE
 SELECT auth.init('{"kty":"OKP","crv":"Ed25519","x":"fgu02O7yz5YQkUkHnKtn8B6peO-d0Ax6HOqJXS24wwo","d":"AA"}');
 \echo :SQLSTATE
--- keys are written once, and no ROLLBACK takes them back
+-- keys are written once; a ROLLBACK takes them back, and does not let PostgREST's claims in
 BEGIN;
-SELECT auth.init(:'keys');
+SELECT auth.init('{"kty":"oct","k":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","kid":"s"}');
+SHOW pg_session_jwt.jwk;
 ROLLBACK;
 SHOW pg_session_jwt.jwk;
+SET request.jwt.claims = '{"sub": "mallory"}';
+SELECT auth.user_id(), source FROM auth.status();
 SELECT auth.init(:'keys');
 SELECT auth.init(:'keys');
 SELECT auth.init('{"kty":"oct","k":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}');
