@@ -216,38 +216,49 @@ pub(crate) fn is_superuser(name: &CStr) -> bool {
 
 /// A token as it stands in `pg_session_jwt.jwt`.
 ///
-/// Inside, the parameter's value is an envelope: one byte, `A` for a token that has been accepted or
-/// `P` for one that has only been presented, and the token. Being part of the value, the byte travels
-/// with it: a ROLLBACK that gives back an accepted token gives back that it was accepted, so it is
-/// not taken for a replay, and a parallel worker knows what its leader knows. SQL never sees the
-/// envelope (the show hook) and cannot make one (the check hook).
+/// Inside, the parameter's value is an envelope: one byte that says how far the token has come, and the
+/// token. Being part of the value, the byte travels with it: a ROLLBACK that gives back an accepted
+/// token gives back that it was accepted, so it is not taken for a replay, and a parallel worker knows
+/// what its leader knows. SQL never sees the envelope (the show hook) and cannot make one (the check
+/// hook).
 pub(crate) struct Presentation {
     pub token: Vec<u8>,
-    pub accepted: bool,
+    pub progress: Progress,
 }
 
-const PRESENTED: u8 = b'P';
-const ACCEPTED: u8 = b'A';
+/// How far a token has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
+#[repr(u8)]
+pub(crate) enum Progress {
+    /// Somebody has set it.
+    Presented = b'P',
+    /// Its id has been counted: it is no replay.
+    Counted = b'C',
+    /// It has been in force.
+    Used = b'U',
+}
 
 impl Presentation {
     /// The token in force, if there is one.
     pub fn current() -> Option<Self> {
         let value = text(&JWT)?;
         let (&mark, token) = value.split_first()?;
+        let marks = [Progress::Presented, Progress::Counted, Progress::Used];
+        let progress = marks.into_iter().find(|progress| *progress as u8 == mark)?;
         Some(Self {
             token: token.to_vec(),
-            accepted: mark == ACCEPTED,
+            progress,
         })
     }
 
-    /// Notes that the token in force has been accepted.
-    pub fn accept_current() {
+    /// Notes that the token in force is used.
+    pub fn use_current() {
         // SAFETY: a value that is not empty is an envelope, in memory that check_jwt allocated; a
         // backend has one thread.
         unsafe {
             let value = (*JWT.as_ptr()).cast::<u8>();
-            if !value.is_null() && *value == PRESENTED {
-                *value = ACCEPTED;
+            if !value.is_null() && *value != 0 {
+                *value = Progress::Used as u8;
             }
         }
     }
@@ -267,8 +278,8 @@ pub(crate) fn accept_id(id: i64) {
     LAST_ID.fetch_max(id, Relaxed);
 }
 
-/// Defines the parameters and reserves their prefix. `judge` says whether a token that is being
-/// presented is accepted.
+/// Defines the parameters and reserves their prefix. `judge` says whether the id of a token that is
+/// being presented counts; it is called wherever a parameter can be set, so also outside transactions.
 pub(crate) fn define(judge: fn(&[u8]) -> bool) {
     let _ = JUDGE.set(judge);
     // pg_settings.reset_val bypasses show hooks: NO_SHOW_ALL keeps the two secrets out of that view.
@@ -454,8 +465,8 @@ unsafe extern "C-unwind" fn show_jwk() -> *const c_char {
 
 /// Puts the token into its envelope ([`Presentation`]).
 ///
-/// Under a startup key the token is judged here, at once, and not at its first use, which may be in
-/// a parallel worker only: the worker could not tell the leader which id it has accepted.
+/// Under a startup key the token's id is counted here, at once, and not at its first use, which may be
+/// in a parallel worker only: the worker could not tell the leader which id it has accepted.
 #[pg_guard]
 unsafe extern "C-unwind" fn check_jwt(
     newval: *mut *mut c_char,
@@ -481,13 +492,18 @@ unsafe extern "C-unwind" fn check_jwt(
         // ALTER ROLE … SET only tries the value.
         let is_presented = source != pg_sys::GucSource::PGC_S_TEST;
         let judge = |judge: &fn(&[u8]) -> bool| judge(&bytes[..bytes.len() - 1]);
-        let accepted = JUDGED.load(Relaxed)
-            || (is_presented && jwk_came_with_connection() && JUDGE.get().is_some_and(judge));
+        let progress = if JUDGED.load(Relaxed) {
+            Progress::Used
+        } else if is_presented && jwk_came_with_connection() && JUDGE.get().is_some_and(judge) {
+            Progress::Counted
+        } else {
+            Progress::Presented
+        };
         let envelope = memory::allocate(1 + bytes.len()).cast::<u8>();
         if envelope.is_null() {
             return false;
         }
-        *envelope = if accepted { ACCEPTED } else { PRESENTED };
+        *envelope = progress as u8;
         std::ptr::copy_nonoverlapping(bytes.as_ptr(), envelope.add(1), bytes.len());
         memory::free(token.cast());
         *newval = envelope.cast();

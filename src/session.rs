@@ -1,6 +1,7 @@
 //! Whom this session trusts, the claims in force, and the caches that make asking cheap.
 //!
-//! Everything here is derived from the parameters in `guc`. The one thing that could not be: nothing.
+//! Everything here is derived from the parameters in `guc` and the table in `providers`, and may be
+//! forgotten at any time.
 
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
@@ -16,7 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::datum::{self, KeptJsonb};
 use crate::error::{self, Error};
-use crate::guc::{self, Presentation};
+use crate::guc::{self, Presentation, Progress};
 use crate::providers;
 
 /// Where trust comes from. Exactly one source is in force.
@@ -314,8 +315,9 @@ fn derive() -> Result<Rc<Identity>, Error> {
         // Also where no source has keys: then it is an error to present a token.
         (_, Some(presented)) => {
             let identity = accept(&presented)?;
-            if !presented.accepted {
-                Presentation::accept_current();
+            if presented.progress != Progress::Used {
+                Presentation::use_current();
+                announce(&identity);
             }
             Ok(identity)
         }
@@ -341,34 +343,41 @@ fn from_request(claims: Vec<u8>) -> Result<Rc<Identity>, Error> {
     Ok(identity)
 }
 
-/// Verifies a token that is, or would be, in force: by key, clock and policy, and for replay. One that
-/// was accepted before need not pass for replay again.
+/// Verifies a token that is, or would be, in force: by key, clock and policy, and for replay, unless its
+/// id has been counted.
 fn accept(presented: &Presentation) -> Result<Rc<Identity>, Error> {
     let identity = verified(&presented.token)?;
-    if !presented.accepted
+    if presented.progress == Progress::Presented
         && let Some(jti) = replay_id(&identity)
     {
-        // A worker's leader has accepted what can be accepted.
-        match guc::last_id() {
-            Some(last) if jti > last => guc::accept_id(jti),
-            last => return Err(Rejected::from(Rejection::Replayed { jti, last }).into()),
-        }
-    }
-    if !presented.accepted {
-        announce(&identity);
+        count(jti).map_err(Rejected::from)?;
     }
     Ok(identity)
 }
 
-/// Whether a token that is being presented under a startup key is accepted. For why it is asked so
-/// early, see `check_jwt` in `guc`.
+/// Counts a token id, which must be above all that were counted before.
+fn count(jti: i64) -> Result<(), Rejection> {
+    match guc::last_id() {
+        Some(last) if jti > last => {
+            guc::accept_id(jti);
+            Ok(())
+        }
+        last => Err(Rejection::Replayed { jti, last }),
+    }
+}
+
+/// Counts the id of a token that is being presented under a startup key, if it is sound. For why so
+/// early, see `check_jwt` in `guc`. There need not be a transaction, so no catalog is read: where a
+/// provider is registered the token will not be believed anyhow.
 pub(crate) fn judge(token: &[u8]) -> bool {
-    let token = token.to_vec();
-    accept(&Presentation {
-        token,
-        accepted: false,
+    let Ok(Some(keys)) = read_session_keys() else {
+        return false;
+    };
+    let accepted = verify(token, TrustedKeys::Set(&keys), clock());
+    accepted.is_ok_and(|token| {
+        let id = token.claims.integer_id;
+        id.is_none_or(|jti| count(jti).is_ok())
     })
-    .is_ok()
 }
 
 /// The token's id, where the rule holds that ids must increase: under a key that came with the
@@ -489,8 +498,8 @@ pub(crate) fn pin_keys(jwks: &[u8]) -> Result<(), Error> {
 /// # Errors
 /// When it is not accepted; then all stays as it was.
 pub(crate) fn present(token: Option<&[u8]>, is_local: bool) -> Result<(), Error> {
-    let (presented, _) = examine(token)?;
-    put_in_force(&presented, is_local);
+    let (presented, identity) = examine(token)?;
+    put_in_force(&presented, &identity, is_local);
     Ok(())
 }
 
@@ -512,7 +521,7 @@ pub(crate) fn login(token: Option<&[u8]>, is_local: bool) -> Result<String, Erro
         &c_string(&datum::to_server(&role).map_err(Error::Unrepresentable)?),
         is_local,
     );
-    put_in_force(&presented, is_local);
+    put_in_force(&presented, &identity, is_local);
     Ok(role)
 }
 
@@ -545,15 +554,16 @@ fn examine(token: Option<&[u8]>) -> Result<(Presentation, Rc<Identity>), Error> 
     audited(token.ok_or_else(missing).and_then(|token| {
         let presented = Presentation {
             token: token.to_vec(),
-            accepted: false,
+            progress: Progress::Presented,
         };
         let identity = accept(&presented)?;
         Ok((presented, identity))
     }))
 }
 
-fn put_in_force(presented: &Presentation, is_local: bool) {
+fn put_in_force(presented: &Presentation, identity: &Identity, is_local: bool) {
     guc::set_jwt(&c_string(&presented.token), is_local, true);
+    announce(identity);
 }
 
 /// Presents the token of PostgREST's Authorization header (RFC 6750 section 2.1) for the transaction;

@@ -132,13 +132,13 @@ impl Database {
         let mut postgres = maintenance();
         // Roles belong to the whole cluster, so only one test may make this one.
         postgres.run(&format!(
-            "SELECT pg_advisory_lock(1);
+            "BEGIN; SELECT pg_advisory_xact_lock(1);
              DO $$ BEGIN
                  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{APP_USER}') THEN
                      CREATE ROLE {APP_USER} LOGIN;
                  END IF;
              END $$;
-             SELECT pg_advisory_unlock(1);"
+             COMMIT;"
         ));
         postgres.run(&format!("CREATE DATABASE {name} {clauses}"));
         Self {
