@@ -161,7 +161,7 @@ impl Database {
     }
 
     /// The roles that `auth.login` assumes, and a login role for this test alone that is a member of
-    /// both.
+    /// both, and has the rights of neither until it assumes it.
     pub fn login_role(&self) -> String {
         let role = self.role("app");
         // One test at a time, as above.
@@ -174,6 +174,7 @@ impl Database {
                      END IF;
                  END LOOP;
              END $$;
+             ALTER ROLE {role} NOINHERIT;
              GRANT anonymous, authenticated TO {role};
              SELECT pg_advisory_unlock(1);"
         ));
