@@ -134,6 +134,17 @@ impl Provider {
                 "Put the issuer's JWK Set into jwks.",
             ));
         }
+        for (column, list) in [
+            ("audience", &row.audience),
+            ("authorized_parties", &row.authorized_parties),
+        ] {
+            if list.as_ref().is_some_and(Vec::is_empty) {
+                return Err(wrong(
+                    format!("{column} is empty: it would accept no token"),
+                    "For any, use NULL.",
+                ));
+            }
+        }
         let algorithms = match row.algorithms {
             None => None,
             Some(names) => {
@@ -386,6 +397,10 @@ mod tests {
             (
                 json!({"default_role": "none"}),
                 "\"none\" is not the name of a role",
+            ),
+            (
+                json!({"audience": []}),
+                "audience is empty: it would accept no token",
             ),
             (json!({"role_claim": []}), "role_claim is empty"),
         ] {
