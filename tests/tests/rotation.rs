@@ -298,6 +298,38 @@ fn a_change_that_lands_while_a_backend_reads_is_not_missed() {
     app.user_refused().assert_stage("key", first_line::NO_KEY);
 }
 
+#[test]
+fn a_backend_that_was_interrupted_while_it_read_reads_again() {
+    let (db, issuer, attacker) = (Database::new(), Issuer::ed25519(), Issuer::ed25519());
+    let mut admin = db.superuser();
+    admin.register(&[&issuer]);
+    let mut cold = db.app_with_key(&attacker);
+    let mut warm = db.app();
+    warm.present(&token(&issuer, "alice"));
+    warm.assert_user("alice");
+    admin.run("UPDATE auth.providers SET audience = '{x}'");
+    for (timeout, sqlstate) in [("lock_timeout", "55P03"), ("statement_timeout", "57014")] {
+        admin.run("BEGIN; LOCK TABLE auth.providers IN ACCESS EXCLUSIVE MODE");
+        for session in [&mut cold, &mut warm] {
+            session.run(&format!("SET {timeout} = '50ms'"));
+            for sql in ["SELECT auth.user_id()", "SELECT auth.init()"] {
+                let refusal = session.try_run(sql);
+                if let Err(refusal) = refusal {
+                    assert_eq!(refusal.sqlstate, sqlstate, "{refusal:?}");
+                }
+            }
+            session.run(&format!("SET {timeout} = 0"));
+        }
+        admin.run("COMMIT");
+        // The key that the client brought does not count, and the provider's new policy does.
+        cold.rejected(&attacker.token_for("mallory"))
+            .assert_stage("key", first_line::ISSUER);
+        warm.user_refused()
+            .assert_stage("policy", first_line::AUDIENCE);
+        admin.run("UPDATE auth.providers SET audience = '{y}'");
+    }
+}
+
 /// Keys enough to be kept out of line in the table: reading them opens another relation.
 fn large_set(signer: &Issuer) -> String {
     let mut keys = vec![signer.jwk()];
