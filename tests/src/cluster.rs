@@ -113,9 +113,14 @@ impl Cluster {
 
     /// A connection.
     pub fn connect(&self, database: &str, role: &str) -> Session {
+        self.connect_with(database, role, "")
+    }
+
+    /// A connection with startup options.
+    pub fn connect_with(&self, database: &str, role: &str, options: &str) -> Session {
         let mut config = postgres::Config::new();
         config.host("127.0.0.1").port(self.port);
-        Session::open(config.user(role).dbname(database))
+        Session::open(config.user(role).dbname(database).options(options))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use pg_session_jwt_tests::{
-    APP_USER, Database, ISS, Issuer, Row, Session, b64, first_line, jwks, pg_major, sql_text,
-    token, token_with,
+    APP_USER, Cluster, Database, ISS, Issuer, Row, Session, b64, first_line, jwks, option,
+    pg_major, sql_text, token, token_with,
 };
 use serde_json::{Value, json};
 
@@ -395,6 +395,89 @@ fn nothing_that_a_client_brings_counts_beside_a_provider() {
     late.present(&own.token_for("mallory"));
     late.assert_user("mallory");
     admin.run(&init);
+}
+
+#[test]
+fn a_preloaded_library_judges_the_startup_packet_by_the_providers() {
+    let (issuer, own) = (Issuer::ed25519(), Issuer::ed25519());
+    for preload in ["shared_preload_libraries", "session_preload_libraries"] {
+        let cluster = Cluster::start(&format!("{preload} = 'pg_session_jwt'"));
+        let mut admin = cluster.connect("postgres", "postgres");
+        admin.run("CREATE EXTENSION pg_session_jwt; CREATE ROLE app LOGIN");
+        let with_key = |key: &Issuer, token: &str| {
+            let options = [
+                option("pg_session_jwt.jwk", &key.jwk().to_string()),
+                option("pg_session_jwt.jwt", token),
+            ];
+            cluster.connect_with("postgres", "app", &options.join(" "))
+        };
+        let (mine, good) = (own.token_for("mallory"), token(&issuer, "alice"));
+        with_key(&own, &mine).assert_user("mallory");
+        admin.run(&Row::main(&[&issuer]).insert());
+        with_key(&own, &mine)
+            .user_refused()
+            .assert_stage("key", first_line::ISSUER);
+        with_key(&own, &good).assert_user("alice");
+        with_key(&issuer, &issuer.token_for("alice"))
+            .user_refused()
+            .assert_stage("key", first_line::ISSUER);
+        let mut app = with_key(&own, &good);
+        app.run("RESET pg_session_jwt.jwt");
+        app.assert_user("alice");
+        app.run("DISCARD ALL");
+        app.assert_user("alice");
+        // What an administrator set for a role is judged when the role connects.
+        admin.run(&format!(
+            "ALTER ROLE app SET pg_session_jwt.jwt = {}",
+            sql_text(&good)
+        ));
+        cluster.connect("postgres", "app").assert_user("alice");
+        cluster
+            .connect_with(
+                "postgres",
+                "app",
+                &option("pg_session_jwt.jwk", &own.jwk().to_string()),
+            )
+            .assert_user("alice");
+        admin.run("UPDATE auth.providers SET enabled = false");
+        cluster
+            .connect("postgres", "app")
+            .user_refused()
+            .assert_stage("key", first_line::NO_KEY);
+        assert!(!cluster.log().contains("terminated by signal"));
+    }
+}
+
+#[test]
+fn a_row_too_large_to_read_in_one_breath_is_read_or_refused() {
+    // Out of line and compressed, read while a statement times out again and again: whatever becomes
+    // of the statements, the client's key never counts.
+    let (db, issuer, attacker) = (Database::new(), Issuer::ed25519(), Issuer::ed25519());
+    let mut keys = vec![issuer.jwk()];
+    keys.extend((0..400).map(|i| Issuer::ed25519().with_kid(&format!("k{i}")).jwk()));
+    let mut admin = db.superuser();
+    admin.run(
+        &Row::main(&[])
+            .with("jwks", &sql_text(&jwks(&keys)))
+            .insert(),
+    );
+    let forged = sql_text(&attacker.token_for("mallory"));
+    let mut outcomes = std::collections::BTreeMap::<String, u32>::new();
+    for milliseconds in 1..40 {
+        let mut app = db.app_with_key(&attacker);
+        app.run(&format!("SET statement_timeout = {milliseconds}"));
+        for _ in 0..3 {
+            match app.try_value(&format!("SELECT auth.verify({forged})->>'sub'")) {
+                Ok(user) => panic!("{user:?} was let in"),
+                Err(refusal) => *outcomes.entry(refusal.sqlstate).or_default() += 1,
+            }
+        }
+    }
+    println!("{outcomes:?}");
+    assert!(
+        outcomes.keys().all(|s| ["28000", "57014"].contains(&&**s)),
+        "{outcomes:?}"
+    );
 }
 
 /// Changes that make a row a bad one, with the beginning of the DETAIL that says so.
