@@ -69,9 +69,18 @@ pub(crate) fn epoch() -> u64 {
 /// # Errors
 /// When a row cannot be read, which the table's triggers should have prevented.
 pub(crate) fn registered() -> Result<Option<Snapshot>, Error> {
+    /// A read that fails, or is cancelled, leaves the snapshot as stale as it was.
+    struct Unread;
+    impl Drop for Unread {
+        fn drop(&mut self) {
+            STALE.store(true, Relaxed);
+        }
+    }
     // What is read after this is at least as new as the flag.
     if STALE.swap(false, Relaxed) {
-        let read = read().inspect_err(|_| STALE.store(true, Relaxed))?;
+        let unread = Unread;
+        let read = read()?;
+        std::mem::forget(unread);
         EPOCH.fetch_add(1, Relaxed);
         SNAPSHOT.with(|snapshot| *snapshot.borrow_mut() = Some(read));
     }
