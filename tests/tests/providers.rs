@@ -28,11 +28,8 @@ fn an_ordinary_role_can_do_nothing_with_the_table() {
     let mut app = db.app();
     let denied = "permission denied for table providers";
     let not_owner = "must be owner of table providers";
-    let relation = if pg_major() == 15 {
-        "must be owner of table providers"
-    } else {
-        not_owner
-    };
+    // The privilege MAINTAIN came with 17.
+    let maintain = if pg_major() < 17 { not_owner } else { denied };
     for (sql, message) in [
         ("TABLE auth.providers", denied),
         ("SELECT count(*) FROM auth.providers", denied),
@@ -76,9 +73,9 @@ fn an_ordinary_role_can_do_nothing_with_the_table() {
         ),
         (
             "CREATE RULE own AS ON SELECT TO auth.providers DO INSTEAD NOTHING",
-            relation,
+            not_owner,
         ),
-        ("CREATE POLICY own ON auth.providers", relation),
+        ("CREATE POLICY own ON auth.providers", not_owner),
         ("CREATE INDEX ON auth.providers (name)", not_owner),
         (
             "CREATE STATISTICS own ON name, issuer FROM auth.providers",
@@ -95,8 +92,8 @@ fn an_ordinary_role_can_do_nothing_with_the_table() {
             "must be owner of relation providers",
         ),
         ("COMMENT ON TABLE auth.providers IS 'x'", not_owner),
-        ("CLUSTER auth.providers USING providers_pkey", not_owner),
-        ("REINDEX TABLE auth.providers", not_owner),
+        ("CLUSTER auth.providers USING providers_pkey", maintain),
+        ("REINDEX TABLE auth.providers", maintain),
         ("GRANT SELECT ON auth.providers TO app_user", denied),
         (
             "SELECT auth.create_roles()",
@@ -426,24 +423,12 @@ fn a_preloaded_library_judges_the_startup_packet_by_the_providers() {
         app.assert_user("alice");
         app.run("DISCARD ALL");
         app.assert_user("alice");
-        // What an administrator set for a role is judged when the role connects.
+        // A token that is stored for a role is nobody's.
         admin.run(&format!(
             "ALTER ROLE app SET pg_session_jwt.jwt = {}",
             sql_text(&good)
         ));
-        cluster.connect("postgres", "app").assert_user("alice");
-        cluster
-            .connect_with(
-                "postgres",
-                "app",
-                &option("pg_session_jwt.jwk", &own.jwk().to_string()),
-            )
-            .assert_user("alice");
-        admin.run("UPDATE auth.providers SET enabled = false");
-        cluster
-            .connect("postgres", "app")
-            .user_refused()
-            .assert_stage("key", first_line::NO_KEY);
+        cluster.connect("postgres", "app").assert_nobody();
         assert!(!cluster.log().contains("terminated by signal"));
     }
 }

@@ -162,7 +162,9 @@ fn the_next_statement_may_be_one_of_a_function() {
             let asked =
                 threads.spawn(move || app.refused(&format!("SELECT before_and_after_{number}()")));
             wait_for_lock(&mut admin, &pid);
-            admin.run("UPDATE auth.providers SET enabled = false; SELECT pg_advisory_unlock(7)");
+            // Committed before the lock goes.
+            admin.run("UPDATE auth.providers SET enabled = false");
+            admin.run("SELECT pg_advisory_unlock(7)");
             asked
                 .join()
                 .unwrap()
