@@ -81,6 +81,12 @@ pub(crate) fn jwk() -> Option<Vec<u8>> {
     unsafe { copied(*JWK.as_ptr()) }
 }
 
+/// Whether there are any such keys.
+pub(crate) fn has_jwk() -> bool {
+    // SAFETY: a plain read of the variable.
+    !unsafe { *JWK.as_ptr() }.is_null()
+}
+
 /// Whether the keys came in the startup packet: then they are a proxy's, made for this connection,
 /// and token ids must increase.
 pub(crate) fn jwk_came_with_connection() -> bool {

@@ -122,8 +122,9 @@ fn parse(json: &str) -> Result<ProviderRow, Error> {
     serde_json::from_value(row).map_err(|_| {
         Error::Provider(ProviderError {
             name,
-            detail: "an array holds a NULL, or another array".into(),
-            hint: "Arrays in auth.providers are plain lists of texts.",
+            detail: "an array holds a NULL or another array, or a column is NULL that must not be"
+                .into(),
+            hint: "Arrays in auth.providers are plain lists; \\d auth.providers shows what may be NULL.",
         })
     })
 }

@@ -88,7 +88,7 @@ impl Keys {
     fn trusted() -> Result<Self, Error> {
         Ok(match providers::registered()? {
             Some(providers) => Self::Providers(providers),
-            None if guc::jwk().is_some() => Self::Session,
+            None if guc::has_jwk() => Self::Session,
             None => Self::None,
         })
     }
@@ -460,7 +460,7 @@ fn read_session_keys() -> Result<Option<Rc<KeySet>>, Error> {
 pub(crate) fn check_keys() -> Result<(), Error> {
     refuse_if_tampered()?;
     providers::listen();
-    if guc::jwk().is_some() {
+    if guc::has_jwk() {
         refuse_beside_providers()?;
     }
     read_session_keys().map(|_| ())
