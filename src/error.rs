@@ -23,6 +23,8 @@ pub(crate) enum Error {
     ProvidersRule,
     /// A trigger function of `auth.providers` on another table.
     NotTheProvidersTable,
+    /// Something named auth.providers that is not the extension's.
+    ForeignTable,
     /// See [`crate::guc::refused_parameter`].
     RefusedParameter(String),
     /// A value that the database encoding lacks.
@@ -90,6 +92,12 @@ impl From<Error> for Report {
                 message: "keys of a connection are not trusted while a provider is registered".into(),
                 detail: "This database trusts the providers in auth.providers, and nothing that a client brings.".into(),
                 hint: "Connect without pg_session_jwt.jwk, or disable the providers.".into(),
+            },
+            Error::ForeignTable => Self {
+                sqlstate: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                message: "auth.providers is not the table of the extension pg_session_jwt".into(),
+                detail: "Whom to trust cannot be told.".into(),
+                hint: "Rename it, and bring the extension up to date with ALTER EXTENSION pg_session_jwt UPDATE.".into(),
             },
             Error::NotTheProvidersTable => Self {
                 sqlstate: Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,

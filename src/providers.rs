@@ -89,43 +89,69 @@ pub(crate) fn registered() -> Result<Option<Snapshot>, Error> {
 }
 
 fn read() -> Result<Snapshot, Error> {
-    let table = table();
-    TABLE.store(table.to_u32(), Relaxed);
-    let rows = if table == Oid::INVALID {
-        Vec::new()
-    } else {
-        datum::rows_as_json(table)
+    let Some(table) = table()? else {
+        TABLE.store(0, Relaxed);
+        return Ok(Rc::new([]));
     };
+    TABLE.store(table.to_u32(), Relaxed);
     let read = |json: Result<String, String>| {
         Ok(Provider::new(parse(
             &json.map_err(Error::Unrepresentable)?,
         )?)?)
     };
-    rows.into_iter().map(read).collect()
+    datum::rows_as_json(table).into_iter().map(read).collect()
 }
 
-/// `auth.providers`, by name: the schema belongs to the extension, so nobody else can make a table in
-/// it; search_path does not come into it.
-fn table() -> Oid {
-    // SAFETY: catalog look-ups by C strings; both give InvalidOid for what is missing.
+/// `auth.providers`, by name; search_path does not come into it. `None` where it is missing.
+///
+/// # Errors
+/// [`Error::ForeignTable`] for something of that name that the extension did not make: before ALTER
+/// EXTENSION … UPDATE, whoever may create in the schema could put it there.
+fn table() -> Result<Option<Oid>, Error> {
+    // SAFETY: catalog look-ups by C strings and Oids; the first three give InvalidOid for what is
+    // missing.
     unsafe {
-        match pg_sys::get_namespace_oid(c"auth".as_ptr(), true) {
-            Oid::INVALID => Oid::INVALID,
-            schema => pg_sys::get_relname_relid(c"providers".as_ptr(), schema),
+        let schema = pg_sys::get_namespace_oid(c"auth".as_ptr(), true);
+        if schema == Oid::INVALID {
+            return Ok(None);
+        }
+        let table = pg_sys::get_relname_relid(c"providers".as_ptr(), schema);
+        if table == Oid::INVALID {
+            return Ok(None);
+        }
+        let extension = pg_sys::get_extension_oid(c"pg_session_jwt".as_ptr(), true);
+        let owner = pg_sys::getExtensionOfObject(pg_sys::RelationRelationId, table);
+        let is_plain = pg_sys::get_rel_relkind(table) as u8 == pg_sys::RELKIND_RELATION;
+        if is_plain && extension != Oid::INVALID && owner == extension {
+            Ok(Some(table))
+        } else {
+            Err(Error::ForeignTable)
         }
     }
 }
 
 fn parse(json: &str) -> Result<ProviderRow, Error> {
-    let row: Value = serde_json::from_str(json).unwrap_or_default();
+    let wrong = |name: &str, detail: String, hint| {
+        Error::Provider(ProviderError {
+            name: name.into(),
+            detail,
+            hint,
+        })
+    };
+    let row: Value = serde_json::from_str(json).map_err(|why| {
+        wrong(
+            "",
+            format!("jwks is not usable JSON: {why}"),
+            "Copy the keys as the issuer publishes them.",
+        )
+    })?;
     let name = row["name"].as_str().unwrap_or_default().to_owned();
     serde_json::from_value(row).map_err(|_| {
-        Error::Provider(ProviderError {
-            name,
-            detail: "an array holds a NULL or another array, or a column is NULL that must not be"
-                .into(),
-            hint: "Arrays in auth.providers are plain lists; \\d auth.providers shows what may be NULL.",
-        })
+        wrong(
+            &name,
+            "an array holds a NULL or another array, or a column is NULL that must not be".into(),
+            "Arrays in auth.providers are plain lists; \\d auth.providers shows what may be NULL.",
+        )
     })
 }
 
@@ -140,27 +166,27 @@ pub(crate) fn check_row(json: &str) -> Result<(), Error> {
 
 /// Whether `relation` is the table, for a trigger function that somebody may have put elsewhere.
 pub(crate) fn is_table(relation: Oid) -> bool {
-    relation == table()
+    table().is_ok_and(|table| table == Some(relation))
 }
 
-/// Tells every backend that rows change, once the transaction commits; and this one, once the command
-/// is done or undone.
-pub(crate) fn changed() {
+/// Tells every backend that rows of the table change, once the transaction commits; and this one, once
+/// the command is done or undone.
+pub(crate) fn changed(table: Oid) {
     // SAFETY: the table exists: its trigger is running.
-    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table()) };
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table) };
 }
 
-/// Checks that no two rows can claim one token.
+/// Checks that no two rows of the table can claim one token.
 ///
 /// # Errors
 /// [`Error::Provider`].
-pub(crate) fn check_apart() -> Result<(), Error> {
+pub(crate) fn check_apart(table: Oid) -> Result<(), Error> {
     // SAFETY: an object lock that no SQL of an ordinary role takes. It is held until the transaction
     // ends, so of two writers one sees what the other has committed.
     unsafe {
         pg_sys::LockDatabaseObject(
             pg_sys::RelationRelationId,
-            table(),
+            table,
             0,
             pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
         );

@@ -101,7 +101,7 @@ fn check_provider(call: &Call) -> Answer {
         .trigger()
         .filter(|trigger| providers::is_table(trigger.table()));
     let trigger = trigger.ok_or(Error::NotTheProvidersTable)?;
-    providers::changed();
+    providers::changed(trigger.table());
     if let Some(row) = trigger.new_row_as_json() {
         providers::check_row(&row.map_err(Error::Unrepresentable)?)?;
     }
@@ -113,8 +113,8 @@ fn providers_written(call: &Call) -> Answer {
     let trigger = call
         .trigger()
         .filter(|trigger| providers::is_table(trigger.table()));
-    trigger.ok_or(Error::NotTheProvidersTable)?;
-    providers::check_apart()?;
+    let trigger = trigger.ok_or(Error::NotTheProvidersTable)?;
+    providers::check_apart(trigger.table())?;
     Ok(Some(Datum::null()))
 }
 

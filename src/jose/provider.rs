@@ -28,6 +28,9 @@ pub struct ProviderRow {
     pub allowed_roles: Vec<String>,
     pub default_role: Option<String>,
     pub enabled: bool,
+    /// Read only to be there: a NULL that Postgres finds makes it quote the row, keys and all.
+    pub created_at: String,
+    pub updated_at: String,
 }
 
 /// An issuer whose keys are trusted.
@@ -354,7 +357,7 @@ mod tests {
             "name": "clerk", "issuer": "https://i", "jwks": okp(), "jwks_url": null, "audience": null,
             "authorized_parties": null, "algorithms": null, "required_claims": ["exp"],
             "role_claim": ["role"], "allowed_roles": ["authenticated"], "default_role": null,
-            "enabled": true, "created_at": "ignored"
+            "enabled": true, "created_at": "then", "updated_at": "now"
         });
         for (name, value) in changes.as_object().expect("changes") {
             row[name] = value.clone();

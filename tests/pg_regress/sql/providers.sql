@@ -82,5 +82,17 @@ UPDATE auth.providers SET default_role = :'superuser' WHERE name = 'demo';
 SELECT auth.login(:'bob');
 TRUNCATE auth.providers;
 SELECT source FROM auth.status();
+-- something else of that name is nothing to trust, and nothing to fall over
+BEGIN;
+ALTER TABLE auth.providers RENAME TO away;
+CREATE VIEW auth.providers AS SELECT 1 AS name;
+SELECT source, problem FROM auth.status();
+SELECT auth.user_id();
+\echo :SQLSTATE
+ROLLBACK;
+-- no error of Postgres's own quotes a row, which may hold a secret
+INSERT INTO auth.providers (name, jwks, created_at) VALUES ('p', :'secret', NULL);
+INSERT INTO auth.providers (name, jwks, enabled) VALUES ('p', :'secret', NULL);
+INSERT INTO auth.providers (name, jwks) VALUES (NULL, :'secret');
 RESET request.jwt.claims;
 DROP ROLE regress_user;
