@@ -1,7 +1,7 @@
 //! What an accessor costs per row, above a constant in the same place.
 
 use super::backend::Backend;
-use super::table::{Table, median, median_difference, median_ratio, number};
+use super::table::{Table, count, median, median_difference, median_ratio, number};
 use super::{Bench, token};
 use crate::problem::Result;
 use crate::shell::note;
@@ -66,7 +66,7 @@ fn probes(claims: &str) -> Vec<Probe> {
             None,
         ),
         probe(
-            "auth.user_id()",
+            "`auth.user_id()`",
             "user_id = auth.user_id()",
             &user_id,
             MANY,
@@ -74,7 +74,7 @@ fn probes(claims: &str) -> Vec<Probe> {
             Some(10),
         ),
         probe(
-            "auth.uid()",
+            "`auth.uid()`",
             "uid = auth.uid()",
             &uid,
             MANY,
@@ -82,7 +82,7 @@ fn probes(claims: &str) -> Vec<Probe> {
             Some(10),
         ),
         probe(
-            "auth.org_id()",
+            "`auth.org_id()`",
             "org = auth.org_id()",
             &org,
             MANY,
@@ -90,7 +90,7 @@ fn probes(claims: &str) -> Vec<Probe> {
             Some(10),
         ),
         probe(
-            "auth.claim('org_id')",
+            "`auth.claim('org_id')`",
             "org = auth.claim('org_id')",
             &org,
             MANY,
@@ -98,7 +98,7 @@ fn probes(claims: &str) -> Vec<Probe> {
             Some(25),
         ),
         probe(
-            "auth.has_permission('a:b')",
+            "`auth.has_permission('a:b')`",
             "CASE WHEN i >= 0 THEN auth.has_permission('a:b') END",
             "CASE WHEN i >= 0 THEN true END",
             MANY,
@@ -106,7 +106,7 @@ fn probes(claims: &str) -> Vec<Probe> {
             Some(25),
         ),
         probe(
-            "auth.jwt()->>'sub'",
+            "`auth.jwt()->>'sub'`",
             "user_id = auth.jwt()->>'sub'",
             &user_id,
             MANY,
@@ -114,7 +114,7 @@ fn probes(claims: &str) -> Vec<Probe> {
             Some(120),
         ),
         probe(
-            "current_user",
+            "`current_user`",
             "user_id = current_user",
             "user_id = 'postgres'::name",
             MANY,
@@ -122,7 +122,7 @@ fn probes(claims: &str) -> Vec<Probe> {
             None,
         ),
         probe(
-            "current_setting('request.jwt.claims', true)",
+            "`current_setting('request.jwt.claims', true)`",
             "user_id = current_setting('request.jwt.claims', true)",
             &format!("user_id = '{claims}'"),
             MANY,
@@ -130,7 +130,7 @@ fn probes(claims: &str) -> Vec<Probe> {
             None,
         ),
         probe(
-            "current_setting(…)::jsonb->>'sub'",
+            "`current_setting(…)::jsonb->>'sub'`",
             "user_id = current_setting('request.jwt.claims', true)::jsonb->>'sub'",
             &user_id,
             FEW,
@@ -138,7 +138,7 @@ fn probes(claims: &str) -> Vec<Probe> {
             None,
         ),
         probe(
-            "Supabase's auth.uid()",
+            "Supabase's `auth.uid()`",
             "uid = public.supabase_uid()",
             &uid,
             FEW,
@@ -150,7 +150,7 @@ fn probes(claims: &str) -> Vec<Probe> {
 
 /// The figures of one length of token.
 struct Column {
-    length: usize,
+    length: &'static str,
     /// Of each probe, in their order: nanoseconds per row of the expression and of the constant.
     times: Vec<(Vec<f64>, Vec<f64>)>,
 }
@@ -159,23 +159,20 @@ impl Bench<'_> {
     /// The table "per row".
     pub fn rows(&self) -> Result<String> {
         let mut columns = Vec::new();
-        for length in [300, 1024, 8192] {
-            note(format!("tokens of {length} bytes"));
-            columns.push(self.column(length)?);
+        for (length, bytes) in [("300 bytes", 300), ("1 KiB", 1024), ("8 KiB", 8192)] {
+            note(format!("tokens of {length}"));
+            columns.push(self.column(length, bytes)?);
         }
         let mut heads = vec!["per row, above a constant".to_owned()];
         heads.extend(
             columns
                 .iter()
-                .map(|column| format!("token of {} bytes", number_of(column.length))),
+                .map(|column| format!("token of {}", column.length)),
         );
         heads.push("at most".to_owned());
         let mut table = Table::new(&heads);
         for (index, probe) in probes("").iter().enumerate() {
-            let mut cells = vec![match probe.name.starts_with("the ") {
-                true => probe.name.to_owned(),
-                false => format!("`{}`", probe.name),
-            }];
+            let mut cells = vec![probe.name.to_owned()];
             for column in &columns {
                 let (times, constants) = &column.times[index];
                 let ratio = median_ratio(times, constants);
@@ -196,18 +193,20 @@ impl Bench<'_> {
             .iter()
             .map(|column| median(column.times[0].1.iter().copied()));
         Ok(format!(
-            "\n### Per row\n\n`SELECT count(*) FROM b WHERE user_id = …`, {MANY} rows (the last two \
-             lines: {FEW}), sequential scan, one backend, no JIT, no parallel workers; in brackets, \
+            "\n### Per row\n\n`SELECT count(*) FROM b WHERE user_id = …`, {} rows (the last two \
+             lines: {}), sequential scan, one backend, no JIT, no parallel workers; in brackets, \
              the whole scan relative to the one with a constant, which takes {} ns per row. Keys: a \
              registered provider; tokens: EdDSA.\n\n{}",
+            count(MANY as usize),
+            count(FEW as usize),
             number(median(constant)),
             table.finish()
         ))
     }
 
-    fn column(&self, length: usize) -> Result<Column> {
+    fn column(&self, length: &'static str, bytes: usize) -> Result<Column> {
         let key = &self.keys[2];
-        let token = key.token(token::claims(key, USER), length)?;
+        let token = key.token(token::claims(key, USER), bytes)?;
         let probes = probes(&token.claims);
         let mut backend = self.backend()?;
         backend.run(&format!("SELECT auth.jwt_session_init('{}')", token.text))?;
@@ -229,14 +228,6 @@ impl Bench<'_> {
                 }
             }
         }
-        Ok(Column {
-            length: token.text.len(),
-            times,
-        })
+        Ok(Column { length, times })
     }
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn number_of(length: usize) -> String {
-    number(length as f64)
 }

@@ -47,6 +47,17 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// A count, likewise.
+pub fn count(value: usize) -> String {
+    #[allow(clippy::cast_precision_loss)]
+    let value = value as f64;
+    if value < 10.0 {
+        format!("{value}")
+    } else {
+        number(value)
+    }
+}
+
 /// A table in Markdown; all columns but the first are numbers.
 pub struct Table {
     text: String,

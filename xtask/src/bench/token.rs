@@ -281,11 +281,16 @@ mod tests {
             for length in [300, 1024, 8192] {
                 let token = key.token(claims(&key, 7), length).unwrap();
                 let has = token.text.len();
-                assert!((length - 2..=length).contains(&has), "{has} of {length}");
+                assert!(
+                    (length - 2..=length).contains(&has),
+                    "{has} of {length}, {}",
+                    key.algorithm
+                );
             }
         }
         let key = Key::rsa().unwrap();
-        assert_eq!(key.token(claims(&key, 7), 1024).unwrap().text.len(), 1024);
+        let has = key.token(claims(&key, 7), 1024).unwrap().text.len();
+        assert!((1022..=1024).contains(&has), "{has}");
     }
 
     #[test]

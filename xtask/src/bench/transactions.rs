@@ -13,8 +13,10 @@ use crate::shell;
 
 /// Runs of each variant, in turns.
 const RUNS: usize = 2;
-/// Of each run.
-const SECONDS: u32 = 10;
+/// How long each takes: ten seconds; two, where somebody only tries it out with fewer rounds.
+fn seconds(rounds: usize) -> u32 {
+    if rounds < 5 { 2 } else { 10 }
+}
 
 /// The table that transactions read, and roles to read it as.
 pub fn tables(backend: &mut Backend) -> Result<()> {
@@ -117,7 +119,8 @@ impl Bench<'_> {
         Ok(format!(
             "\n### Per transaction\n\n`BEGIN`, present the user's token or claims, read the user's 10 \
              rows, `COMMIT`: pgbench, 8 clients on the same machine, prepared statements, {RUNS} runs \
-             of {SECONDS} s each, in turns.\n\n{}",
+             of {} s each, in turns.\n\n{}",
+            seconds(self.rounds),
             table.finish()
         ))
     }
@@ -129,7 +132,9 @@ impl Bench<'_> {
         let mut command = Command::new(postgres.program("pgbench"));
         forget_postgres_variables(&mut command);
         command.args(["-n", "-M", "prepared", "-c", "8", "-j", "2"]);
-        command.args(["-T", &SECONDS.to_string(), "-f"]).arg(script);
+        command
+            .args(["-T", &seconds(self.rounds).to_string(), "-f"])
+            .arg(script);
         command.args(["-h", "127.0.0.1", "-p", &self.cluster.port.to_string()]);
         command
             .args(["-U", variant.user, variant.database])
