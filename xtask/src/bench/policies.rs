@@ -9,31 +9,35 @@ use crate::problem::Result;
 /// Rows of both tables: `b`, and `x`, which has indexes and is ordered by user.
 const ROWS: f64 = 1_000_000.0;
 
-/// What each role's policy is; the roles are called p0, p1, ….
-fn policies() -> Vec<(&'static str, String)> {
+/// The policies with a constant in the place of the text, and of the uuid.
+const TEXT: usize = 0;
+const UUID: usize = 1;
+
+/// What each role's policy is, and the one that it is measured against; the roles are p0, p1, ….
+fn policies() -> Vec<(&'static str, String, usize)> {
     let user = token::subject(USER);
+    let text = |name, condition: &str| (name, condition.to_owned(), TEXT);
+    let uuid = |name, condition: &str| (name, condition.to_owned(), UUID);
     vec![
-        ("a constant, text", format!("user_id = '{user}'")),
-        (
-            "`auth.user_id() = user_id`",
-            "auth.user_id() = user_id".into(),
-        ),
-        (
+        text("`'…' = user_id`", &format!("'{user}' = user_id")),
+        uuid("`'…'::uuid = uid`", &format!("'{user}'::uuid = uid")),
+        text("`auth.user_id() = user_id`", "auth.user_id() = user_id"),
+        text(
             "`(select auth.user_id()) = user_id`",
-            "(select auth.user_id()) = user_id".into(),
+            "(select auth.user_id()) = user_id",
         ),
-        (
+        text(
             "`(select auth.user_id() = user_id)` (Drizzle)",
-            "(select auth.user_id() = user_id)".into(),
+            "(select auth.user_id() = user_id)",
         ),
-        ("`auth.uid() = uid`", "auth.uid() = uid".into()),
-        (
-            "`supabase_uid() = uid`",
-            "public.supabase_uid() = uid".into(),
+        uuid("`auth.uid() = uid`", "auth.uid() = uid"),
+        uuid(
+            "Supabase's `auth.uid() = uid`",
+            "public.supabase_uid() = uid",
         ),
-        (
-            "`(select supabase_uid()) = uid`",
-            "(select public.supabase_uid()) = uid".into(),
+        uuid(
+            "Supabase's `(select auth.uid()) = uid`",
+            "(select public.supabase_uid()) = uid",
         ),
     ]
 }
@@ -49,7 +53,7 @@ impl Bench<'_> {
         for table in ["b", "x"] {
             backend.run(&format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"))?;
         }
-        for (index, (_, condition)) in policies.iter().enumerate() {
+        for (index, (_, condition, _)) in policies.iter().enumerate() {
             backend.run(&format!("CREATE ROLE p{index}"))?;
             for table in ["b", "x"] {
                 backend.run(&format!(
@@ -88,7 +92,7 @@ impl Bench<'_> {
             "plan",
         ];
         let mut table = Table::new(&heads.map(String::from));
-        for (index, (name, _)) in policies.iter().enumerate() {
+        for (index, (name, _, constant)) in policies.iter().enumerate() {
             backend.run(&format!("SET ROLE p{index}"))?;
             let plan = backend.run("EXPLAIN (COSTS OFF) SELECT sum(i) FROM x")?;
             backend.run("RESET ROLE")?;
@@ -96,8 +100,8 @@ impl Bench<'_> {
                 (*name).to_owned(),
                 format!(
                     "{} ns (×{:.2})",
-                    number(median_difference(&scans[index], &scans[0])),
-                    median_ratio(&scans[index], &scans[0])
+                    number(median_difference(&scans[index], &scans[*constant])),
+                    median_ratio(&scans[index], &scans[*constant])
                 ),
                 format!(
                     "{} µs",

@@ -69,9 +69,11 @@ impl Bench<'_> {
         );
         for ((providers, _), used) in memory.iter().zip(used) {
             line(
-                format!(
-                    "private memory: library, {providers} provider(s) with 3 keys each, a token of 1,024 bytes"
-                ),
+                match providers {
+                    1 => "private memory: the library, one provider with 3 keys, a token of 1 KiB"
+                        .into(),
+                    more => format!("… with {more} such providers"),
+                },
                 format!("{} KiB", number(median(used))),
                 if *providers == 10 { "1,024 KiB" } else { "" },
             );
