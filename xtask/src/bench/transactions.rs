@@ -78,6 +78,18 @@ fn variants() -> Vec<Variant> {
             format!("{any}BEGIN;\n{set}\n{read}\nCOMMIT;\n"),
         ),
         variant(
+            "the same two with the connection's own claims each time: `auth.user_id() = user_id`",
+            "app_ours",
+            UNVERIFIED,
+            format!("{own}BEGIN;\n{set}\n{read}\nCOMMIT;\n"),
+        ),
+        variant(
+            "… and Supabase's",
+            "app_supabase",
+            DATABASE,
+            format!("{own}BEGIN;\n{set}\n{read}\nCOMMIT;\n"),
+        ),
+        variant(
             "verified, the connection's token of the last transaction again",
             "app_ours",
             DATABASE,
