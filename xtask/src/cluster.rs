@@ -149,10 +149,15 @@ pub struct Cluster {
 impl Cluster {
     /// Makes a cluster of this Postgres and starts it on a free port.
     pub fn start(machine: &Machine, postgres: &Postgres) -> Result<Self> {
+        Self::start_with(machine, postgres, "")
+    }
+
+    /// Likewise, with more lines for postgresql.conf, which win over ours.
+    pub fn start_with(machine: &Machine, postgres: &Postgres, settings: &str) -> Result<Self> {
         // Between our finding a port and the server's taking it somebody else may.
         let mut last = None;
         for _ in 0..3 {
-            match Self::try_start(machine, postgres) {
+            match Self::try_start(machine, postgres, settings) {
                 Ok(cluster) => return Ok(cluster),
                 Err(problem) => last = Some(problem),
             }
@@ -160,12 +165,12 @@ impl Cluster {
         Err(last.unwrap_or_else(|| Problem::new("the server did not start")))
     }
 
-    fn try_start(machine: &Machine, postgres: &Postgres) -> Result<Self> {
+    fn try_start(machine: &Machine, postgres: &Postgres, more: &str) -> Result<Self> {
         let directory = machine.temp_dir()?;
         let port = free_port()?;
         let settings = directory.join("settings");
         let text = format!(
-            "{SETTINGS}port = {port}\nunix_socket_directories = '{}'\n",
+            "{SETTINGS}{more}\nport = {port}\nunix_socket_directories = '{}'\n",
             directory.display()
         );
         fs::write(&settings, text).context(|| format!("cannot write {}", settings.display()))?;

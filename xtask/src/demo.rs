@@ -161,7 +161,7 @@ fn choose(machine: &Machine, wanted: Option<u16>) -> Result<Postgres> {
 }
 
 /// Installs a release build.
-fn install(machine: &Machine, postgres: &Postgres) -> Result<()> {
+pub fn install(machine: &Machine, postgres: &Postgres) -> Result<()> {
     say(format!(
         "Building a release and installing it into {} (5 minutes the first time, then seconds)",
         postgres.modules.display()

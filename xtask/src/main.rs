@@ -3,6 +3,7 @@
 //! Each command finds or installs what it needs (see [`machine`] and [`postgres`]), says what it is
 //! doing before anything that takes long, and runs again within seconds once that is done.
 
+mod bench;
 mod cli;
 mod cluster;
 mod demo;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         }
         cli::Command::Demo(options) => demo::run(&options),
         cli::Command::Test(options) => test::run(&options),
+        cli::Command::Bench(options) => bench::run(&options, &arguments),
         cli::Command::Lint => lint::run(),
     });
     match outcome {
