@@ -166,17 +166,21 @@ impl Database {
         let role = self.role("app");
         // One test at a time, as above.
         maintenance().run(&format!(
-            "SELECT pg_advisory_lock(1);
+            "BEGIN; SELECT pg_advisory_xact_lock(1);
              DO $$ DECLARE wanted name; BEGIN
                  FOREACH wanted IN ARRAY '{{anonymous,authenticated}}'::name[] LOOP
                      IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
-                         EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
+                         BEGIN
+                             EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
+                         EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                             NULL; -- auth.create_roles() in another test was quicker
+                         END;
                      END IF;
                  END LOOP;
              END $$;
              ALTER ROLE {role} NOINHERIT;
              GRANT anonymous, authenticated TO {role};
-             SELECT pg_advisory_unlock(1);"
+             COMMIT;"
         ));
         role
     }
