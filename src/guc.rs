@@ -50,14 +50,14 @@ pub(crate) fn epoch() -> u64 {
     EPOCH.load(Relaxed)
 }
 
+/// The same as [`epoch`], for `pg_session_jwt.jwk` alone.
+pub(crate) fn jwk_epoch() -> u64 {
+    JWK_EPOCH.load(Relaxed)
+}
+
 /// Says that something which [`epoch`] stands for has changed.
 pub(crate) fn changed() {
     EPOCH.fetch_add(1, Relaxed);
-}
-
-/// The same for `pg_session_jwt.jwk` alone.
-pub(crate) fn jwk_epoch() -> u64 {
-    JWK_EPOCH.load(Relaxed)
 }
 
 /// The name of a parameter that somebody tried to set in vain before this library was loaded, if
@@ -422,15 +422,15 @@ fn placeholder_has_value(name: &CStr) -> bool {
 }
 
 unsafe extern "C-unwind" fn assign_text(_: *const c_char, _: *mut c_void) {
-    EPOCH.fetch_add(1, Relaxed);
+    changed();
 }
 
 unsafe extern "C-unwind" fn assign_number(_: i32, _: *mut c_void) {
-    EPOCH.fetch_add(1, Relaxed);
+    changed();
 }
 
 unsafe extern "C-unwind" fn assign_flag(_: bool, _: *mut c_void) {
-    EPOCH.fetch_add(1, Relaxed);
+    changed();
 }
 
 /// Never refuses: a key that is dropped with a warning would leave the connection to a source that
@@ -454,7 +454,7 @@ unsafe extern "C-unwind" fn check_jwk(
 unsafe extern "C-unwind" fn assign_jwk(_: *const c_char, extra: *mut c_void) {
     JWK_CAME_WITH_CONNECTION.store(!extra.is_null(), Relaxed);
     JWK_EPOCH.fetch_add(1, Relaxed);
-    EPOCH.fetch_add(1, Relaxed);
+    changed();
 }
 
 #[pg_guard]

@@ -34,6 +34,20 @@ pub fn documented_claims() -> Vec<serde_json::Value> {
     parse_array(include_str!("../vectors/identity.json"))
 }
 
+/// A call of each accessor of claims.
+pub const ACCESSORS: [&str; 10] = [
+    "SELECT auth.user_id()",
+    "SELECT auth.uid()",
+    "SELECT auth.role()",
+    "SELECT auth.email()",
+    "SELECT auth.claim('sub')",
+    "SELECT auth.claim('o', 'id')",
+    "SELECT auth.jwt()",
+    "SELECT auth.session()",
+    "SELECT auth.organization()",
+    "SELECT auth.organization_id()",
+];
+
 fn parse_array(text: &str) -> Vec<serde_json::Value> {
     serde_json::from_str(text).expect("the committed vectors are a JSON array")
 }

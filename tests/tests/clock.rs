@@ -1,6 +1,6 @@
 //! Tokens that expire, and tokens for the future.
 
-use pg_session_jwt_tests::{Database, Issuer, Session, first_line, now, sql_text};
+use pg_session_jwt_tests::{ACCESSORS, Database, Issuer, Session, first_line, now, sql_text};
 use serde_json::json;
 
 fn sleep(app: &mut Session, seconds: f64) {
@@ -24,23 +24,14 @@ fn a_token_that_expires_while_the_session_lives_ends_the_identity() {
     assert_eq!(app.rows("EXECUTE who"), ["alice"]);
     assert_eq!(app.tasks(), ["write", "sleep"]);
     sleep(&mut app, 3.1);
-    for sql in [
-        "SELECT auth.user_id()",
-        "SELECT auth.uid()",
-        "SELECT auth.role()",
-        "SELECT auth.email()",
-        "SELECT auth.claim('sub')",
-        "SELECT auth.claim('o', 'id')",
-        "SELECT auth.jwt()",
-        "SELECT auth.session()",
-        "SELECT auth.organization()",
-        "SELECT auth.organization_id()",
+    let statements = [
         "EXECUTE who",
         "SELECT * FROM todos",
         "INSERT INTO todos (task) VALUES ('late')",
         "UPDATE todos SET task = 'late'",
         "DELETE FROM todos",
-    ] {
+    ];
+    for sql in ACCESSORS.into_iter().chain(statements) {
         println!("{sql}");
         app.refused(sql).assert_stage("time", first_line::EXPIRED);
     }

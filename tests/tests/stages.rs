@@ -1,7 +1,9 @@
 //! The table of verification stages: each cell rejects, with its SQLSTATE and first line, by
 //! whichever way the token is presented.
 
-use pg_session_jwt_tests::{Database, Issuer, Session, b64, first_line, jwks, now, sql_text};
+use pg_session_jwt_tests::{
+    ACCESSORS, Database, Issuer, Session, b64, first_line, jwks, now, sql_text,
+};
 use serde_json::json;
 
 /// Presents a token in each way there is, and expects the same answer.
@@ -22,18 +24,7 @@ fn assert_rejected(app: &mut Session, token: &str, stage: &str, message: &str) {
         return;
     }
     app.run(&format!("SET pg_session_jwt.jwt = {literal}"));
-    for sql in [
-        "SELECT auth.user_id()",
-        "SELECT auth.uid()",
-        "SELECT auth.role()",
-        "SELECT auth.email()",
-        "SELECT auth.claim('sub')",
-        "SELECT auth.claim('o', 'id')",
-        "SELECT auth.jwt()",
-        "SELECT auth.session()",
-        "SELECT auth.organization()",
-        "SELECT auth.organization_id()",
-    ] {
+    for sql in ACCESSORS {
         app.refused(sql).assert_stage(stage, message);
     }
     app.run("SELECT * FROM auth.status()");
