@@ -31,11 +31,15 @@ impl<'a> Compact<'a> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Rejection::TooLong { bytes: token.len() });
         }
-        let mut parts = token.split(|&byte| byte == b'.');
-        let (Some(header), Some(payload), Some(signature), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            let found = token.split(|&byte| byte == b'.').count();
+        let is_dot = |byte: &u8| *byte == b'.';
+        let three_parts = || {
+            // From both ends, as what lies between is the longest.
+            let (header, rest) = token.split_at(token.iter().position(is_dot)?);
+            let (payload, signature) = rest[1..].split_at(rest[1..].iter().rposition(is_dot)?);
+            (!payload.contains(&b'.')).then_some((header, payload, &signature[1..]))
+        };
+        let Some((header, payload, signature)) = three_parts() else {
+            let found = token.split(is_dot).count();
             return Err(Rejection::NotThreeParts { found });
         };
         Ok(Self {

@@ -8,7 +8,8 @@ use std::cell::RefCell;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::map::{Entry, Map};
+use serde_json::{Number, Value};
 
 /// Why a text was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +47,10 @@ pub const MAX_DEPTH: usize = 127;
 /// # Errors
 /// The first [`Fault`] met, reading from the left.
 pub fn parse(text: &[u8], max_depth: usize) -> Result<Value, Fault> {
+    // Once for all: serde_json would look at each string on its own.
+    let text = std::str::from_utf8(text).map_err(|_| Fault::Syntax("not UTF-8".into()))?;
     let fault = RefCell::new(None);
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let strict = Strict {
         fault: &fault,
         max_depth,
@@ -151,12 +154,15 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let inner = self.deeper()?;
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            let name = self.text(name)?;
-            if object.contains_key(&name) {
-                return Err(self.fail(Fault::DuplicateMember(name)));
+            match object.entry(self.text(name)?) {
+                Entry::Vacant(free) => {
+                    free.insert(members.next_value_seed(inner)?);
+                }
+                Entry::Occupied(taken) => {
+                    let name = taken.key().clone();
+                    return Err(self.fail(Fault::DuplicateMember(name)));
+                }
             }
-            let value = members.next_value_seed(inner)?;
-            object.insert(name, value);
         }
         Ok(Value::Object(object))
     }
