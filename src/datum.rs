@@ -1,12 +1,14 @@
 //! Values from and to Postgres.
 
-use std::ffi::CString;
+use std::cell::OnceCell;
+use std::ffi::{CStr, CString};
 use std::panic::UnwindSafe;
 use std::ptr::NonNull;
 
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, Datum};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, PgTryBuilder, direct_function_call_as_datum};
+use serde_json::{Map, Value};
 
 use crate::error::Error;
 
@@ -40,17 +42,27 @@ fn is_about_data(code: PgSqlErrorCode) -> bool {
     .any(|class| *class as i32 & CLASS == code as i32 & CLASS)
 }
 
+const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
+
 /// A text in the server encoding.
-pub(crate) fn to_server(text: &str) -> Result<Vec<u8>, String> {
-    let utf8 = pg_sys::pg_enc::PG_UTF8 as i32;
-    let copy = CString::new(text).map_err(|_| "a text contains U+0000".to_owned())?;
+pub(crate) fn to_server(text: &str) -> Result<CString, String> {
+    let text = CString::new(text).map_err(|_| "a text contains U+0000".to_owned())?;
+    if is_utf8() {
+        return Ok(text);
+    }
     // SAFETY: the pointer and the length are of one string; the result is that same string, or a new
     // one that ends with NUL.
     attempt(move || unsafe {
-        let length = copy.as_bytes().len();
-        let converted = pg_sys::pg_any_to_server(copy.as_ptr(), length as i32, utf8);
-        std::ffi::CStr::from_ptr(converted).to_bytes().to_vec()
+        let length = text.as_bytes().len();
+        let converted = pg_sys::pg_any_to_server(text.as_ptr(), length as i32, UTF8);
+        CStr::from_ptr(converted).to_owned()
     })
+}
+
+/// What Rust holds is UTF-8 already, by rules that are no laxer than Postgres's.
+fn is_utf8() -> bool {
+    // SAFETY: reads a global.
+    unsafe { pg_sys::GetDatabaseEncoding() == UTF8 }
 }
 
 /// A text from the server encoding; no NUL is in it.
@@ -58,13 +70,15 @@ pub(crate) fn to_server(text: &str) -> Result<Vec<u8>, String> {
 /// # Errors
 /// What Postgres or Rust says of a text that is not valid in its encoding.
 pub(crate) fn from_server(bytes: Vec<u8>) -> Result<String, String> {
-    let utf8 = pg_sys::pg_enc::PG_UTF8 as i32;
-    let copy = CString::new(bytes).map_err(|_| "a text contains a zero byte".to_owned())?;
+    let text = CString::new(bytes).map_err(|_| "a text contains a zero byte".to_owned())?;
+    if is_utf8() {
+        return String::from_utf8(text.into_bytes()).map_err(|_| "not valid UTF-8".to_owned());
+    }
     // SAFETY: as in to_server.
     let converted = attempt(move || unsafe {
-        let length = copy.as_bytes().len();
-        let converted = pg_sys::pg_server_to_any(copy.as_ptr(), length as i32, utf8);
-        std::ffi::CStr::from_ptr(converted).to_bytes().to_vec()
+        let length = text.as_bytes().len();
+        let converted = pg_sys::pg_server_to_any(text.as_ptr(), length as i32, UTF8);
+        CStr::from_ptr(converted).to_bytes().to_vec()
     })?;
     String::from_utf8(converted).map_err(|_| "not valid UTF-8".to_owned())
 }
@@ -76,7 +90,7 @@ pub(crate) fn from_server(bytes: Vec<u8>) -> Result<String, String> {
 pub(crate) fn text(text: &str) -> Result<Option<Datum>, Error> {
     let bytes = to_server(text).map_err(Error::Unrepresentable)?;
     // A text is laid out as a bytea is.
-    Ok(bytes.as_slice().into_datum())
+    Ok(bytes.to_bytes().into_datum())
 }
 
 /// A `name`, palloc'd; cut short where Postgres would cut it.
@@ -140,7 +154,6 @@ fn input(
     text: &str,
 ) -> Result<Datum, String> {
     let text = to_server(text)?;
-    let text = CString::new(text).map_err(|_| "a text contains U+0000".to_owned())?;
     // SAFETY: an input function of one argument, a C string that lives until after the call.
     let value = attempt(move || unsafe {
         direct_function_call_as_datum(function, &[Some(Datum::from(text.as_ptr()))])
@@ -235,16 +248,67 @@ pub(crate) unsafe fn tuple_as_json(
     from_server(json.unwrap_or_default().to_vec())
 }
 
-/// A jsonb that outlives transactions.
+/// A JSON text, and the jsonb of it from when somebody first asks: most policies never do.
 #[derive(Debug)]
-pub(crate) struct KeptJsonb(NonNull<pg_sys::varlena>);
+pub(crate) struct LazyJsonb {
+    text: String,
+    jsonb: OnceCell<KeptJsonb>,
+}
 
-impl KeptJsonb {
-    /// Makes one from JSON text.
+impl LazyJsonb {
+    /// Of a text that [`json::parse`] has read as `members`.
     ///
     /// # Errors
-    /// As [`jsonb`].
-    pub fn new(json: &str) -> Result<Self, String> {
+    /// As [`jsonb`]: a text that jsonb cannot hold is refused here, and not at its first use.
+    ///
+    /// [`json::parse`]: pg_session_jwt_jose::json::parse
+    pub fn new(text: String, members: &Map<String, Value>) -> Result<Self, String> {
+        /// jsonb's own limits (numbers of some 2^14 digits, strings of 2^28 bytes) lie far beyond.
+        const SMALL: usize = 1 << 16;
+        let lazy = Self {
+            jsonb: OnceCell::new(),
+            text,
+        };
+        let surely_fits =
+            is_utf8() && lazy.text.len() <= SMALL && !members.values().any(has_fraction);
+        if !surely_fits {
+            lazy.datum()?;
+        }
+        Ok(lazy)
+    }
+
+    /// The jsonb, to read during the call in hand: whoever keeps it longer copies it.
+    ///
+    /// # Errors
+    /// As [`jsonb`]; of a text of which [`LazyJsonb::new`] was not sure, never.
+    pub fn datum(&self) -> Result<Datum, String> {
+        let kept = match self.jsonb.get() {
+            Some(kept) => kept,
+            None => {
+                let made = KeptJsonb::new(&self.text)?;
+                self.jsonb.get_or_init(|| made)
+            }
+        };
+        Ok(Datum::from(kept.0.as_ptr()))
+    }
+}
+
+/// Whether a number in it is not a whole one of 64 bits, and may have an exponent that `numeric` lacks.
+fn has_fraction(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_f64(),
+        Value::Array(items) => items.iter().any(has_fraction),
+        Value::Object(members) => members.values().any(has_fraction),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
+}
+
+/// A jsonb that outlives transactions.
+#[derive(Debug)]
+struct KeptJsonb(NonNull<pg_sys::varlena>);
+
+impl KeptJsonb {
+    fn new(json: &str) -> Result<Self, String> {
         let value = jsonb(json)?;
         // SAFETY: jsonb_in gives a plain varlena of its own in the current context.
         unsafe {
@@ -254,11 +318,6 @@ impl KeptJsonb {
                 .map(Self)
                 .ok_or_else(|| "no value".to_owned())
         }
-    }
-
-    /// To read during the call in hand: whoever keeps it longer copies it.
-    pub fn datum(&self) -> Datum {
-        Datum::from(self.0.as_ptr())
     }
 }
 

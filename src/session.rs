@@ -12,10 +12,10 @@ use pg_session_jwt_jose::{
     Clock, KeySet, Provider, Rejected, Rejection, RoleFault, RoleRules, Token, TrustedKeys, json,
     verify,
 };
-use pgrx::pg_sys;
+use pgrx::pg_sys::{self, Datum};
 use serde_json::{Map, Value};
 
-use crate::datum::{self, KeptJsonb};
+use crate::datum::{self, LazyJsonb};
 use crate::error::{self, Error};
 use crate::guc::{self, Presentation, Progress};
 use crate::providers;
@@ -104,8 +104,8 @@ pub(crate) struct Identity {
     /// The token behind the claims, where the source has tokens; its claims are in `members`.
     pub token: Option<Token>,
     /// How the token names a database role.
-    pub roles: RoleRules,
-    jsonb: Option<KeptJsonb>,
+    pub roles: Rc<RoleRules>,
+    jsonb: Option<LazyJsonb>,
 }
 
 impl Identity {
@@ -114,7 +114,7 @@ impl Identity {
             source,
             members: Map::new(),
             token: None,
-            roles: RoleRules::default(),
+            roles: Rc::default(),
             jsonb: None,
         }
     }
@@ -124,7 +124,9 @@ impl Identity {
             reason: Rejection::NotRepresentable(why),
             providers: token.provider.iter().cloned().collect(),
         };
-        let jsonb = Some(KeptJsonb::new(&token.claims.json).map_err(not_representable)?);
+        let json = std::mem::take(&mut token.claims.json);
+        let members = std::mem::take(&mut token.claims.members);
+        let jsonb = Some(LazyJsonb::new(json, &members).map_err(not_representable)?);
         let (source, provider) = match keys {
             Keys::Providers(all) => {
                 let provider = all
@@ -134,11 +136,10 @@ impl Identity {
             }
             Keys::Session | Keys::None => (Source::SESSION_KEYS, None),
         };
-        token.claims.json = String::new();
         Ok(Self {
-            members: std::mem::take(&mut token.claims.members),
+            members,
             token: Some(token),
-            roles: provider.map_or_else(RoleRules::default, |provider| provider.roles.clone()),
+            roles: provider.map_or_else(Rc::default, |provider| Rc::clone(&provider.roles)),
             jsonb,
             ..Self::nobody(source)
         })
@@ -151,8 +152,8 @@ impl Identity {
         let parsed = json::parse(json.as_bytes(), json::MAX_DEPTH);
         match parsed.map_err(|fault| wrong(format!("not usable JSON: {fault}")))? {
             Value::Object(members) => Ok(Self {
+                jsonb: Some(LazyJsonb::new(json, &members).map_err(wrong)?),
                 members,
-                jsonb: Some(KeptJsonb::new(&json).map_err(wrong)?),
                 ..Self::nobody(name)
             }),
             _ => Err(wrong("not a JSON object".into())),
@@ -174,9 +175,10 @@ impl Identity {
         }
     }
 
-    /// All claims; `None` when there is no identity.
-    pub fn claims(&self) -> Option<&KeptJsonb> {
-        self.jsonb.as_ref()
+    /// All claims, as a jsonb to read during the call in hand; `None` when there is no identity.
+    pub fn claims(&self) -> Option<Result<Datum, Error>> {
+        let jsonb = self.jsonb.as_ref()?;
+        Some(jsonb.datum().map_err(Error::Unrepresentable))
     }
 
     /// The name of the provider whose token it is.
@@ -518,7 +520,7 @@ pub(crate) fn login(token: Option<&[u8]>, is_local: bool) -> Result<String, Erro
     let (presented, identity) = examine(token)?;
     let role = audited(role_of(&identity).map_err(|reason| identity.rejected(reason).into()))?;
     guc::set_role(
-        &c_string(&datum::to_server(&role).map_err(Error::Unrepresentable)?),
+        &datum::to_server(&role).map_err(Error::Unrepresentable)?,
         is_local,
     );
     put_in_force(&presented, &identity, is_local);
@@ -538,7 +540,7 @@ fn role_of(identity: &Identity) -> Result<String, Rejection> {
         (None, None) => return Err(refuse(RoleFault::Absent)),
         (None, Some(_)) => return Err(refuse(RoleFault::NotAllowed)),
     };
-    if datum::to_server(&role).is_ok_and(|name| guc::is_superuser(&c_string(&name))) {
+    if datum::to_server(&role).is_ok_and(|name| guc::is_superuser(&name)) {
         return Err(Rejection::Role {
             named: Some(role),
             why: RoleFault::Superuser,
@@ -633,7 +635,7 @@ fn c_string(bytes: &[u8]) -> std::ffi::CString {
 
 /// One sentence on why there is no `sub`, for an identity that was derived without an error.
 pub(crate) fn problem(identity: &Identity) -> Option<String> {
-    let sentence = match (identity.subject(), identity.source, identity.claims()) {
+    let sentence = match (identity.subject(), identity.source, &identity.jsonb) {
         (Ok(Some(_)), ..) => return None,
         (Err(error), ..) => return Some(error.sentence()),
         (Ok(None), _, Some(_)) => "The claims have no \"sub\".",

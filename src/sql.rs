@@ -127,7 +127,7 @@ fn claims(identity: &Identity, _: &Call) -> Answer {
     match identity.claims() {
         // SAFETY: a plain jsonb; the copy is the caller's.
         Some(jsonb) => Ok(Some(unsafe {
-            datum::copy_varlena(jsonb.datum(), pg_sys::CurrentMemoryContext)
+            datum::copy_varlena(jsonb?, pg_sys::CurrentMemoryContext)
         })),
         None => Ok(datum::jsonb("null").ok()),
     }
@@ -177,7 +177,7 @@ fn claim_with(
     let (Some(claims), Some(_)) = (identity.claims(), argument) else {
         return Ok(None);
     };
-    Ok(datum::jsonb_operator(operator, claims.datum(), argument))
+    Ok(datum::jsonb_operator(operator, claims?, argument))
 }
 
 fn organization(identity: &Identity, _: &Call) -> Answer {

@@ -2,6 +2,7 @@
 //! signature.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use jsonwebtoken::Algorithm;
 use serde::Deserialize;
@@ -49,7 +50,7 @@ pub struct Provider {
     authorized_parties: Option<Vec<String>>,
     required_claims: Vec<String>,
     /// Which database role a token names.
-    pub roles: RoleRules,
+    pub roles: Rc<RoleRules>,
 }
 
 /// Which database role a token names.
@@ -191,11 +192,11 @@ impl Provider {
             audience: row.audience,
             authorized_parties: row.authorized_parties,
             required_claims: row.required_claims,
-            roles: RoleRules {
+            roles: Rc::new(RoleRules {
                 claim: row.role_claim,
                 allowed: row.allowed_roles,
                 default: row.default_role,
-            },
+            }),
         };
         if provider.keys.is_some() && provider.allowed_algorithms().next().is_none() {
             return Err(wrong(

@@ -1,6 +1,6 @@
 //! What the accessors say about a token's claims.
 
-use pg_session_jwt_tests::{Database, Issuer, Session};
+use pg_session_jwt_tests::{Database, Issuer, Session, first_line};
 use serde_json::{Value, json};
 
 fn session_of(db: &Database, claims: &Value) -> Session {
@@ -254,6 +254,30 @@ fn accessors_work_in_every_place_an_expression_may_stand() {
         app.text("SELECT max(u COLLATE \"C\") FROM (SELECT auth.user_id() AS u ORDER BY 1) t"),
         "alice"
     );
+}
+
+#[test]
+fn a_number_that_jsonb_cannot_hold_rejects_the_token_and_not_only_the_accessor_that_reads_it() {
+    let (db, issuer) = (Database::new(), Issuer::ed25519());
+    let mut app = db.app_with_key(&issuer);
+    let token = |number: &str| {
+        let payload = format!(r#"{{"sub":"alice","deep":[{{"n":{number}}}]}}"#);
+        issuer.sign(r#"{"alg":"EdDSA"}"#, payload)
+    };
+    for number in ["1e-20000", "-1.5E-99999"] {
+        let token = token(number);
+        let refusal = app.rejected(&token);
+        refusal.assert_stage("payload", first_line::PAYLOAD);
+        assert!(refusal.detail.contains("cannot hold"), "{refusal:?}");
+        app.run(&format!("SET pg_session_jwt.jwt = '{token}'"));
+        app.refused("SELECT auth.user_id()")
+            .assert_stage("payload", first_line::PAYLOAD);
+        app.run("RESET pg_session_jwt.jwt");
+    }
+    app.present(&token("1e-16000"));
+    app.assert_user("alice");
+    let sql = "SELECT (auth.jwt() -> 'deep' -> 0 ->> 'n')::numeric = 1e-16000";
+    assert_eq!(app.text(sql), "t");
 }
 
 #[test]
