@@ -4,16 +4,14 @@ use std::fs;
 use std::process::Command;
 
 use super::backend::Backend;
-use super::table::{Table, median, number};
+use super::table::{Table, median, median_ratio, number};
 use super::{Bench, DATABASE, UNVERIFIED, USERS};
 use crate::cluster::forget_postgres_variables;
 use crate::postgres::Postgres;
 use crate::problem::{Context, Problem, Result};
 use crate::shell;
 
-/// Runs of each variant, in turns.
-const RUNS: usize = 2;
-/// How long each takes: ten seconds; two, where somebody only tries it out with fewer rounds.
+/// How long each run takes: ten seconds; two, where somebody only tries it out with fewer rounds.
 fn seconds(rounds: usize) -> u32 {
     if rounds < 5 { 2 } else { 10 }
 }
@@ -40,101 +38,101 @@ struct Variant {
     name: &'static str,
     user: &'static str,
     database: &'static str,
-    script: String,
+    /// Presents the user's token or claims.
+    present: &'static str,
+    read: &'static str,
 }
 
-fn variants() -> Vec<Variant> {
-    let any = format!("\\set n random(0, {})\n", USERS - 1);
-    let own = "\\set n :client_id\n".to_owned();
-    let read = "SELECT id, body FROM notes;";
-    let init = "SELECT auth.jwt_session_init(t, true) FROM tokens WHERE alg = 'RS256' AND n = :n;";
-    let set = "SELECT set_config('request.jwt.claims', claims, true) FROM tokens WHERE alg = 'RS256' AND n = :n;";
-    let variant = |name, user, database, script: String| Variant {
-        name,
-        user,
-        database,
-        script,
-    };
-    vec![
-        variant(
-            "no security: `WHERE user_id = $1`",
-            "app_open",
-            DATABASE,
-            format!(
-                "{any}BEGIN;\nSELECT sub, claims FROM tokens WHERE alg = 'RS256' AND n = :n \\gset\n\
-                 SELECT id, body FROM notes WHERE user_id = :sub;\nCOMMIT;\n"
-            ),
-        ),
-        variant(
-            "claims unverified (`request.jwt.claims`), policy `auth.user_id() = user_id`",
-            "app_ours",
-            UNVERIFIED,
-            format!("{any}BEGIN;\n{set}\n{read}\nCOMMIT;\n"),
-        ),
-        variant(
-            "claims unverified, Supabase's policy `(select auth.uid()) = uid`",
-            "app_supabase",
-            DATABASE,
-            format!("{any}BEGIN;\n{set}\n{read}\nCOMMIT;\n"),
-        ),
-        variant(
-            "the same two with the connection's own claims each time: `auth.user_id() = user_id`",
-            "app_ours",
-            UNVERIFIED,
-            format!("{own}BEGIN;\n{set}\n{read}\nCOMMIT;\n"),
-        ),
-        variant(
-            "… and Supabase's",
-            "app_supabase",
-            DATABASE,
-            format!("{own}BEGIN;\n{set}\n{read}\nCOMMIT;\n"),
-        ),
-        variant(
-            "verified, the connection's token of the last transaction again",
-            "app_ours",
-            DATABASE,
-            format!("{own}BEGIN;\n{init}\n{read}\nCOMMIT;\n"),
-        ),
-        variant(
-            "verified, one of 2,000 RS256 tokens in each transaction",
-            "app_ours",
-            DATABASE,
-            format!("{any}BEGIN;\n{init}\n{read}\nCOMMIT;\n"),
+/// The one that the others are measured by.
+const REFERENCE: usize = 1;
+
+const VARIANTS: [Variant; 4] = [
+    Variant {
+        name: "no security: `WHERE user_id = $1`",
+        user: "app_open",
+        database: DATABASE,
+        present: "SELECT sub, claims FROM tokens WHERE alg = 'RS256' AND n = :n \\gset",
+        read: "SELECT id, body FROM notes WHERE user_id = :sub;",
+    },
+    Variant {
+        name: "claims unverified (`request.jwt.claims`), policy `auth.user_id() = user_id`",
+        user: "app_ours",
+        database: UNVERIFIED,
+        present: SET_CLAIMS,
+        read: READ,
+    },
+    Variant {
+        name: "claims unverified, Supabase's policy `(select auth.uid()) = uid`",
+        user: "app_supabase",
+        database: DATABASE,
+        present: SET_CLAIMS,
+        read: READ,
+    },
+    Variant {
+        name: "**token verified**, policy `auth.user_id() = user_id`",
+        user: "app_ours",
+        database: DATABASE,
+        present: "SELECT auth.jwt_session_init(t, true) FROM tokens WHERE alg = 'RS256' AND n = :n;",
+        read: READ,
+    },
+];
+
+const SET_CLAIMS: &str = "SELECT set_config('request.jwt.claims', claims, true) FROM tokens WHERE alg = 'RS256' AND n = :n;";
+const READ: &str = "SELECT id, body FROM notes;";
+
+/// Whose transactions they are, and how pgbench chooses the number of the user.
+fn users() -> [(&'static str, String); 2] {
+    [
+        ("each connection has its user", ":client_id".to_owned()),
+        (
+            "any of 2,000 users in each transaction",
+            format!("random(0, {})", USERS - 1),
         ),
     ]
+}
+
+impl Variant {
+    fn script(&self, choice: &str) -> String {
+        let Self { present, read, .. } = self;
+        format!("\\set n {choice}\nBEGIN;\n{present}\n{read}\nCOMMIT;\n")
+    }
 }
 
 impl Bench<'_> {
     /// The table "per transaction".
     pub fn transactions(&self, postgres: &Postgres) -> Result<String> {
-        let variants = variants();
-        for variant in &variants {
+        for variant in &VARIANTS {
             self.reads_ten_rows(variant)?;
         }
-        let mut rates = vec![Vec::new(); variants.len()];
-        for _ in 0..RUNS {
-            for (variant, rates) in variants.iter().zip(&mut rates) {
-                rates.push(self.pgbench(postgres, variant)?);
+        let users = users();
+        let mut rates = vec![[Vec::new(), Vec::new()]; VARIANTS.len()];
+        for _ in 0..self.rounds {
+            for (choice, (_, number)) in users.iter().enumerate() {
+                for (variant, rates) in VARIANTS.iter().zip(&mut rates) {
+                    let script = variant.script(number);
+                    rates[choice].push(self.pgbench(postgres, variant, &script)?);
+                }
             }
         }
-        let rates: Vec<f64> = rates.into_iter().map(median).collect();
-        let heads = [
-            "per transaction",
-            "transactions per second",
-            "relative to claims unverified",
-        ];
-        let mut table = Table::new(&heads.map(String::from));
-        for (variant, rate) in variants.iter().zip(&rates) {
-            table.row(&[
-                variant.name.to_owned(),
-                number(*rate),
-                format!("{:.0} %", rate / rates[1] * 100.0),
-            ]);
+        let mut heads = vec!["transactions per second".to_owned()];
+        heads.extend(users.iter().map(|(name, _)| (*name).to_owned()));
+        let mut table = Table::new(&heads);
+        for (variant, own) in VARIANTS.iter().zip(&rates) {
+            let mut cells = vec![variant.name.to_owned()];
+            for (own, reference) in own.iter().zip(&rates[REFERENCE]) {
+                cells.push(format!(
+                    "{} ({:.0} %)",
+                    number(median(own.iter().copied())),
+                    median_ratio(own, reference) * 100.0
+                ));
+            }
+            table.row(&cells);
         }
         Ok(format!(
-            "\n### Per transaction\n\n`BEGIN`, present the user's token or claims, read the user's 10 \
-             rows, `COMMIT`: pgbench, 8 clients on the same machine, prepared statements, {RUNS} runs \
-             of {} s each, in turns.\n\n{}",
+            "\n### Per transaction\n\n`BEGIN`, present the user's RS256 token or claims, read the user's \
+             10 rows, `COMMIT`: pgbench, 8 clients on the same machine, prepared statements, {} runs \
+             of {} s each, in turns; in brackets, relative to claims that nobody verifies.\n\n{}",
+            self.rounds,
             seconds(self.rounds),
             table.finish()
         ))
@@ -146,7 +144,7 @@ impl Bench<'_> {
         backend.run("\\set n 7\nSELECT 1")?;
         let mut last = String::new();
         for line in variant
-            .script
+            .script("7")
             .lines()
             .filter(|line| !line.starts_with('\\'))
         {
@@ -163,16 +161,15 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn pgbench(&self, postgres: &Postgres, variant: &Variant) -> Result<f64> {
-        let script = self.cluster.directory().join("transaction.sql");
-        fs::write(&script, &variant.script)
-            .context(|| format!("cannot write {}", script.display()))?;
+    fn pgbench(&self, postgres: &Postgres, variant: &Variant, script: &str) -> Result<f64> {
+        let path = self.cluster.directory().join("transaction.sql");
+        fs::write(&path, script).context(|| format!("cannot write {}", path.display()))?;
         let mut command = Command::new(postgres.program("pgbench"));
         forget_postgres_variables(&mut command);
         command.args(["-n", "-M", "prepared", "-c", "8", "-j", "2"]);
         command
             .args(["-T", &seconds(self.rounds).to_string(), "-f"])
-            .arg(script);
+            .arg(path);
         command.args(["-h", "127.0.0.1", "-p", &self.cluster.port.to_string()]);
         command
             .args(["-U", variant.user, variant.database])
