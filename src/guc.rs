@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_guard, pg_sys};
 
@@ -39,8 +39,8 @@ static EPOCH: AtomicU64 = AtomicU64::new(1);
 static JWK_EPOCH: AtomicU64 = AtomicU64::new(1);
 static JWK_CAME_WITH_CONNECTION: AtomicBool = AtomicBool::new(false);
 static LAST_ID: AtomicI64 = AtomicI64::new(i64::MIN);
-/// That the token being set has been accepted.
-static JUDGED: AtomicBool = AtomicBool::new(false);
+/// How far the token that is being set has come, as a byte; 0 when that is to be found out.
+static JUDGED: AtomicU8 = AtomicU8::new(0);
 /// Given by `session`, which lies above this module; see `check_jwt`.
 static JUDGE: OnceLock<fn(&[u8]) -> bool> = OnceLock::new();
 
@@ -166,19 +166,23 @@ pub(crate) fn pin_jwk(jwks: &CStr) {
     }
 }
 
-/// What SET pg_session_jwt.jwt (SET LOCAL with `is_local`) would do. An empty token is none. `accepted`
-/// says that it has been judged already.
-pub(crate) fn set_jwt(token: &CStr, is_local: bool, accepted: bool) {
+/// What SET pg_session_jwt.jwt (SET LOCAL with `is_local`) would do, for a token that has been accepted.
+pub(crate) fn set_jwt(token: &CStr, is_local: bool, progress: Progress) {
     /// Taken back also when an ERROR unwinds.
     struct Judged;
     impl Drop for Judged {
         fn drop(&mut self) {
-            JUDGED.store(false, Relaxed);
+            JUDGED.store(0, Relaxed);
         }
     }
     let _judged = Judged;
-    JUDGED.store(accepted, Relaxed);
+    JUDGED.store(progress.byte(), Relaxed);
     set(c"pg_session_jwt.jwt", token.as_ptr(), is_local);
+}
+
+/// Forgets the token, for the session or (`is_local`) the transaction.
+pub(crate) fn clear_jwt(is_local: bool) {
+    set(c"pg_session_jwt.jwt", c"".as_ptr(), is_local);
 }
 
 /// SET by an ordinary user; RESET where the value is null.
@@ -233,15 +237,27 @@ pub(crate) struct Presentation {
 }
 
 /// How far a token has come.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
-#[repr(u8)]
-pub(crate) enum Progress {
-    /// Somebody has set it.
-    Presented = b'P',
-    /// Its id has been counted: it is no replay.
-    Counted = b'C',
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Its id has been counted: it is no replay. Never so where ids do not count, which can change.
+    pub counted: bool,
     /// It has been in force.
-    Used = b'U',
+    pub used: bool,
+}
+
+impl Progress {
+    /// Never 0.
+    fn byte(self) -> u8 {
+        b'0' + u8::from(self.counted) + 2 * u8::from(self.used)
+    }
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        let bits = byte.checked_sub(b'0').filter(|bits| *bits < 4)?;
+        Some(Self {
+            counted: bits & 1 != 0,
+            used: bits & 2 != 0,
+        })
+    }
 }
 
 impl Presentation {
@@ -249,22 +265,20 @@ impl Presentation {
     pub fn current() -> Option<Self> {
         let value = text(&JWT)?;
         let (&mark, token) = value.split_first()?;
-        let marks = [Progress::Presented, Progress::Counted, Progress::Used];
-        let progress = marks.into_iter().find(|progress| *progress as u8 == mark)?;
         Some(Self {
             token: token.to_vec(),
-            progress,
+            progress: Progress::from_byte(mark)?,
         })
     }
 
-    /// Notes that the token in force is used.
-    pub fn use_current() {
+    /// Notes how far the token in force has come.
+    pub fn note(progress: Progress) {
         // SAFETY: a value that is not empty is an envelope, in memory that check_jwt allocated; a
         // backend has one thread.
         unsafe {
             let value = (*JWT.as_ptr()).cast::<u8>();
             if !value.is_null() && *value != 0 {
-                *value = Progress::Used as u8;
+                *value = progress.byte();
             }
         }
     }
@@ -498,18 +512,15 @@ unsafe extern "C-unwind" fn check_jwt(
         // ALTER ROLE … SET only tries the value.
         let is_presented = source != pg_sys::GucSource::PGC_S_TEST;
         let judge = |judge: &fn(&[u8]) -> bool| judge(&bytes[..bytes.len() - 1]);
-        let progress = if JUDGED.load(Relaxed) {
-            Progress::Used
-        } else if is_presented && jwk_came_with_connection() && JUDGE.get().is_some_and(judge) {
-            Progress::Counted
-        } else {
-            Progress::Presented
-        };
+        let progress = Progress::from_byte(JUDGED.load(Relaxed)).unwrap_or_else(|| Progress {
+            counted: is_presented && jwk_came_with_connection() && JUDGE.get().is_some_and(judge),
+            used: false,
+        });
         let envelope = memory::allocate(1 + bytes.len()).cast::<u8>();
         if envelope.is_null() {
             return false;
         }
-        *envelope = progress as u8;
+        *envelope = progress.byte();
         std::ptr::copy_nonoverlapping(bytes.as_ptr(), envelope.add(1), bytes.len());
         memory::free(token.cast());
         *newval = envelope.cast();

@@ -315,10 +315,13 @@ fn derive() -> Result<Rc<Identity>, Error> {
             Identity::from_parameter(Source::CLAIMS, claims).map(Rc::new)
         }
         // Also where no source has keys: then it is an error to present a token.
-        (_, Some(presented)) => {
-            let identity = accept(&presented)?;
-            if presented.progress != Progress::Used {
-                Presentation::use_current();
+        (_, Some(mut presented)) => {
+            let before = presented.progress;
+            let identity = accept(&mut presented)?;
+            if presented.progress != before {
+                Presentation::note(presented.progress);
+            }
+            if !before.used {
                 announce(&identity);
             }
             Ok(identity)
@@ -345,15 +348,17 @@ fn from_request(claims: Vec<u8>) -> Result<Rc<Identity>, Error> {
     Ok(identity)
 }
 
-/// Verifies a token that is, or would be, in force: by key, clock and policy, and for replay, unless its
-/// id has been counted.
-fn accept(presented: &Presentation) -> Result<Rc<Identity>, Error> {
+/// Verifies a token that is, or is about to be, in force: by key, clock and policy, and for replay, unless
+/// its id has been counted. Notes in `presented` how far it has come thereby.
+fn accept(presented: &mut Presentation) -> Result<Rc<Identity>, Error> {
     let identity = verified(&presented.token)?;
-    if presented.progress == Progress::Presented
+    if !presented.progress.counted
         && let Some(jti) = replay_id(&identity)
     {
         count(jti).map_err(Rejected::from)?;
+        presented.progress.counted = true;
     }
+    presented.progress.used = true;
     Ok(identity)
 }
 
@@ -514,7 +519,7 @@ pub(crate) fn login(token: Option<&[u8]>, is_local: bool) -> Result<String, Erro
     const ANONYMOUS: &str = "anonymous";
     if token.is_none_or(<[u8]>::is_empty) {
         guc::set_role(&c_string(ANONYMOUS.as_bytes()), is_local);
-        guc::set_jwt(c"", is_local, false);
+        guc::clear_jwt(is_local);
         return Ok(ANONYMOUS.into());
     }
     let (presented, identity) = examine(token)?;
@@ -554,17 +559,17 @@ fn examine(token: Option<&[u8]>) -> Result<(Presentation, Rc<Identity>), Error> 
     providers::listen();
     let missing = || Error::from(Rejected::from(Rejection::Missing));
     audited(token.ok_or_else(missing).and_then(|token| {
-        let presented = Presentation {
+        let mut presented = Presentation {
             token: token.to_vec(),
-            progress: Progress::Presented,
+            progress: Progress::default(),
         };
-        let identity = accept(&presented)?;
+        let identity = accept(&mut presented)?;
         Ok((presented, identity))
     }))
 }
 
 fn put_in_force(presented: &Presentation, identity: &Identity, is_local: bool) {
-    guc::set_jwt(&c_string(&presented.token), is_local, true);
+    guc::set_jwt(&c_string(&presented.token), is_local, presented.progress);
     announce(identity);
 }
 
@@ -588,7 +593,7 @@ pub(crate) fn present_authorization_header() -> Result<(), Error> {
             present(Some(token.trim().as_bytes()), true)
         }
         _ => {
-            guc::set_jwt(c"", true, false);
+            guc::clear_jwt(true);
             Ok(())
         }
     }
@@ -606,7 +611,7 @@ pub(crate) fn verify_only(token: &[u8]) -> Result<Rc<Identity>, Error> {
 
 /// Forgets the token, and the role.
 pub(crate) fn forget() {
-    guc::set_jwt(c"", false, false);
+    guc::clear_jwt(false);
     guc::reset_role();
 }
 

@@ -2,7 +2,7 @@
 //! token with the next id before each request.
 
 use pg_session_jwt_tests::{
-    APP_USER, Database, Issuer, Session, first_line, now, option, sql_text,
+    APP_USER, Database, Issuer, Session, first_line, now, option, sql_text, token_with,
 };
 use serde_json::json;
 
@@ -106,6 +106,40 @@ fn a_token_id_that_is_not_higher_is_a_replay() {
         .rejected(&token(&proxy, i64::MAX, "bob"))
         .assert_stage("policy", first_line::REPLAY);
     connection.assert_user("carol");
+}
+
+#[test]
+fn what_a_provider_vouched_for_is_no_exception_once_the_connections_key_counts_again() {
+    let (db, proxy) = (Database::new(), Issuer::ed25519());
+    let mut admin = db.superuser();
+    let token = |jti: i64, sub: &str| token_with(&proxy, sub, &json!({"jti": jti}));
+    for set in [
+        "SELECT auth.jwt_session_init($token)",
+        "SET pg_session_jwt.jwt = $token",
+    ] {
+        let set = |jti, sub| set.replace("$token", &sql_text(&token(jti, sub)));
+        let mut connection = connect(&db, &proxy);
+        connection.run("select auth.init()");
+        connection.present(&token(7, "alice"));
+        admin.register(&[&proxy]);
+        // Ids are the rule of the connection's key alone.
+        connection.run(&set(5, "bob"));
+        connection.assert_user("bob");
+        admin.run("DELETE FROM auth.providers");
+        connection
+            .refused("SELECT auth.user_id()")
+            .assert_stage("policy", first_line::REPLAY);
+
+        admin.register(&[&proxy]);
+        connection.run(&set(9, "carol"));
+        connection.assert_user("carol");
+        admin.run("DELETE FROM auth.providers");
+        connection.assert_user("carol");
+        connection.assert_user("carol");
+        connection
+            .rejected(&token(9, "carol"))
+            .assert_stage("policy", first_line::REPLAY);
+    }
 }
 
 #[test]
