@@ -232,6 +232,28 @@ pub(crate) fn rows_as_json(table: pg_sys::Oid) -> Vec<Result<String, String>> {
     rows
 }
 
+/// Whether a table has a trigger of this name that fires in every session (ENABLE ALWAYS).
+pub(crate) fn has_always_trigger(table: pg_sys::Oid, name: &CStr) -> bool {
+    // SAFETY: the relation's triggers, an array with C strings, stay while it is open.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let relation = pg_sys::try_relation_open(table, lock);
+        if relation.is_null() {
+            return false;
+        }
+        let triggers = match (*relation).trigdesc.as_ref() {
+            Some(all) => std::slice::from_raw_parts(all.triggers, all.numtriggers as usize),
+            None => &[],
+        };
+        let has = triggers.iter().any(|trigger| {
+            CStr::from_ptr(trigger.tgname) == name
+                && trigger.tgenabled as u8 == pg_sys::TRIGGER_FIRES_ALWAYS
+        });
+        pg_sys::relation_close(relation, lock);
+        has
+    }
+}
+
 /// row_to_json() of a tuple.
 ///
 /// # Safety

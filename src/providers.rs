@@ -5,6 +5,7 @@
 //! once and then only listens, which it does at the start of each statement.
 
 use std::cell::RefCell;
+use std::ffi::CStr;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -28,9 +29,15 @@ thread_local! {
 }
 
 static STALE: AtomicBool = AtomicBool::new(true);
+/// Whether a change of rows will be told. Not where the trigger that tells is off, or fires in some
+/// sessions only, as ALTER TABLE … ENABLE TRIGGER and pg_restore --disable-triggers leave it.
+static TOLD: AtomicBool = AtomicBool::new(true);
 static EPOCH: AtomicU64 = AtomicU64::new(0);
 /// The table that the snapshot is of; 0 while there is none, and any relation may become it.
 static TABLE: AtomicU32 = AtomicU32::new(0);
+
+/// The trigger that tells (sql/auth.sql).
+const TELLER: &CStr = c"check_provider";
 
 /// Starts to listen.
 pub(crate) fn define() {
@@ -57,6 +64,10 @@ unsafe extern "C-unwind" fn invalidate(_argument: pg_sys::Datum, relation: Oid) 
 pub(crate) fn listen() {
     // SAFETY: allowed wherever a lock on a table may be taken.
     unsafe { pg_sys::AcceptInvalidationMessages() };
+    if !TOLD.load(Relaxed) {
+        STALE.store(true, Relaxed);
+        guc::changed();
+    }
 }
 
 /// A number that is another one when the snapshot is.
@@ -91,9 +102,11 @@ pub(crate) fn registered() -> Result<Option<Snapshot>, Error> {
 fn read() -> Result<Snapshot, Error> {
     let Some(table) = table()? else {
         TABLE.store(0, Relaxed);
+        TOLD.store(true, Relaxed);
         return Ok(Rc::new([]));
     };
     TABLE.store(table.to_u32(), Relaxed);
+    TOLD.store(datum::has_always_trigger(table, TELLER), Relaxed);
     let read = |json: Result<String, String>| {
         Ok(Provider::new(parse(
             &json.map_err(Error::Unrepresentable)?,

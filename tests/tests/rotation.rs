@@ -113,6 +113,47 @@ fn what_is_removed_stops_counting_at_the_next_statement_of_every_open_session() 
 }
 
 #[test]
+fn a_change_that_no_trigger_tells_of_counts_at_the_next_statement_too() {
+    let (db, issuer) = (Database::new(), Issuer::ed25519());
+    let mut admin = db.superuser();
+    admin.register(&[&issuer]);
+    let mut app = db.app();
+    let mut present = |app: &mut Session, user: &str| {
+        app.present(&token(&issuer, user));
+        app.assert_user(user);
+    };
+    // What pg_restore --disable-triggers does before it, and after.
+    let off = "ALTER TABLE auth.providers DISABLE TRIGGER ALL";
+    let on_again = "ALTER TABLE auth.providers ENABLE TRIGGER ALL";
+    let disable = "UPDATE auth.providers SET enabled = false";
+    let enable = "UPDATE auth.providers SET enabled = true";
+
+    present(&mut app, "alice");
+    admin.run(off);
+    app.assert_user("alice");
+    admin.run(disable);
+    app.user_refused().assert("28000", first_line::NO_KEY);
+    app.rejected(&token(&issuer, "bob"))
+        .assert("28000", first_line::NO_KEY);
+    admin.run(enable);
+    app.assert_user("alice");
+
+    // No trigger that was enabled this way fires for what logical replication applies.
+    admin.run(on_again);
+    app.assert_user("alice");
+    admin.run("SET session_replication_role = replica");
+    admin.run(disable);
+    app.user_refused().assert("28000", first_line::NO_KEY);
+    admin.run(enable);
+    app.assert_user("alice");
+
+    admin.run("ALTER TABLE auth.providers ENABLE ALWAYS TRIGGER check_provider");
+    app.assert_user("alice");
+    admin.run(disable);
+    app.user_refused().assert("28000", first_line::NO_KEY);
+}
+
+#[test]
 fn a_new_key_counts_at_once_too() {
     let (db, old, new) = (Database::new(), Issuer::ed25519(), Issuer::ed25519());
     let mut admin = db.superuser();
