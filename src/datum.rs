@@ -302,7 +302,7 @@ impl LazyJsonb {
     /// The jsonb, to read during the call in hand: whoever keeps it longer copies it.
     ///
     /// # Errors
-    /// As [`jsonb`]; of a text of which [`LazyJsonb::new`] was not sure, never.
+    /// None but for want of memory: [`LazyJsonb::new`] took the text.
     pub fn datum(&self) -> Result<Datum, String> {
         let kept = match self.jsonb.get() {
             Some(kept) => kept,

@@ -239,7 +239,7 @@ pub(crate) struct Presentation {
 /// How far a token has come.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// Its id has been counted: it is no replay. Never so where ids do not count, which can change.
+    /// Its id has been counted: it is no replay. One accepted where ids do not count may have to be yet.
     pub counted: bool,
     /// It has been in force.
     pub used: bool,

@@ -217,7 +217,7 @@ impl<'a> Bench<'a> {
         }
         if wants(Part::Transactions) {
             if postgres.program("pgbench").is_file() {
-                say("Per transaction, with pgbench (7 minutes)");
+                say("Per transaction, with pgbench (6 minutes)");
                 *report += &self.transactions(postgres)?;
             } else {
                 note("There is no pgbench beside this Postgres: transactions are left out.");

@@ -19,7 +19,7 @@ cargo xtask test [--pg 15|16|17|18|all] [--only STEP] [--bless] [-- ARGUMENTS]
 
 cargo xtask bench [--pg N] [--rounds N] [--only PART]
     Measure a release build against a private copy of Postgres: what a row, a token and a transaction
-    cost. Prints tables in Markdown. Takes about 11 minutes; nothing else should run meanwhile.
+    cost. Prints tables in Markdown. Takes about 10 minutes; nothing else should run meanwhile.
       --pg N         which Postgres; default: the one found
       --rounds N     of how many interleaved rounds the medians are (5)
       --only PART    rows, tokens, policies, transactions or backend (a list is fine)

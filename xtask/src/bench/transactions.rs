@@ -1,7 +1,10 @@
 //! pgbench: a transaction that reads ten rows through row-level security.
 
 use std::fs;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::backend::Backend;
 use super::table::{Table, median, median_ratio, number};
@@ -11,10 +14,14 @@ use crate::postgres::Postgres;
 use crate::problem::{Context, Problem, Result};
 use crate::shell;
 
-/// How long each run takes: ten seconds; two, where somebody only tries it out with fewer rounds.
-fn seconds(rounds: usize) -> u32 {
-    if rounds < 5 { 2 } else { 10 }
-}
+/// How long a variant runs before it is the next one's turn. The speed of a machine that others use too
+/// changes within seconds.
+const TURN: Duration = Duration::from_millis(250);
+/// Turns of each variant until all are started anew: where the scheduler puts processes makes a
+/// difference of a tenth, for as long as they live.
+const TURNS: u32 = 12;
+/// What pgbench has to connect, before it is stopped for the first time.
+const START: Duration = Duration::from_millis(300);
 
 /// The table that transactions read, and roles to read it as.
 pub fn tables(backend: &mut Backend) -> Result<()> {
@@ -105,21 +112,32 @@ impl Bench<'_> {
             self.reads_ten_rows(variant)?;
         }
         let users = users();
-        let mut rates = vec![[Vec::new(), Vec::new()]; VARIANTS.len()];
-        for _ in 0..self.rounds {
-            for (choice, (_, number)) in users.iter().enumerate() {
-                for (variant, rates) in VARIANTS.iter().zip(&mut rates) {
-                    let script = variant.script(number);
-                    rates[choice].push(self.pgbench(postgres, variant, &script)?);
-                }
+        let cases: Vec<_> = users
+            .iter()
+            .flat_map(|(_, number)| VARIANTS.iter().map(move |variant| (variant, number)))
+            .collect();
+        let mut scripts = Vec::new();
+        for (index, (variant, number)) in cases.iter().enumerate() {
+            let script = self.cluster.directory().join(format!("{index}.sql"));
+            fs::write(&script, variant.script(number))
+                .context(|| format!("cannot write {}", script.display()))?;
+            scripts.push((*variant, script));
+        }
+        let starts = 2 * self.rounds;
+        let mut rates = vec![Vec::new(); scripts.len()];
+        for _ in 0..starts {
+            for (rates, rate) in rates.iter_mut().zip(self.in_turns(postgres, &scripts)?) {
+                rates.push(rate);
             }
         }
+
         let mut heads = vec!["transactions per second".to_owned()];
         heads.extend(users.iter().map(|(name, _)| (*name).to_owned()));
         let mut table = Table::new(&heads);
-        for (variant, own) in VARIANTS.iter().zip(&rates) {
+        for (index, variant) in VARIANTS.iter().enumerate() {
             let mut cells = vec![variant.name.to_owned()];
-            for (own, reference) in own.iter().zip(&rates[REFERENCE]) {
+            for rates in rates.chunks(VARIANTS.len()) {
+                let (own, reference) = (&rates[index], &rates[REFERENCE]);
                 cells.push(format!(
                     "{} ({:.0} %)",
                     number(median(own.iter().copied())),
@@ -130,12 +148,40 @@ impl Bench<'_> {
         }
         Ok(format!(
             "\n### Per transaction\n\n`BEGIN`, present the user's RS256 token or claims, read the user's \
-             10 rows, `COMMIT`: pgbench, 8 clients on the same machine, prepared statements, {} runs \
-             of {} s each, in turns; in brackets, relative to claims that nobody verifies.\n\n{}",
-            self.rounds,
-            seconds(self.rounds),
+             10 rows, `COMMIT`: pgbench, 8 clients on the same machine, prepared statements; medians of \
+             {starts} starts, in each {TURNS} turns of {} ms for each line and column; in brackets, relative \
+             to claims that nobody verifies.\n\n{}",
+            TURN.as_millis(),
             table.finish()
         ))
+    }
+
+    /// Runs pgbench with each of the scripts, one at a time and in turns. Returns transactions per second.
+    fn in_turns(&self, postgres: &Postgres, scripts: &[(&Variant, PathBuf)]) -> Result<Vec<f64>> {
+        let count = u32::try_from(scripts.len()).unwrap_or(1);
+        // For turns that are somewhat longer than they should be.
+        let duration = (START + TURN * TURNS) * count * 11 / 10 + Duration::from_secs(1);
+        let mut loads = Vec::new();
+        for (variant, script) in scripts {
+            let load = self.load(postgres, variant, script, duration)?;
+            sleep(START);
+            load.signal("STOP")?;
+            loads.push(load);
+        }
+        let deadline = Instant::now() + duration;
+        let mut active = vec![START; loads.len()];
+        for _ in 0..TURNS {
+            for (load, active) in loads.iter().zip(&mut active) {
+                let begin = Instant::now();
+                load.signal("CONT")?;
+                sleep(TURN);
+                load.signal("STOP")?;
+                *active += begin.elapsed();
+            }
+        }
+        sleep(deadline.saturating_duration_since(Instant::now()));
+        let finish = |(load, active): (Load, Duration)| Ok(load.finish()? / active.as_secs_f64());
+        loads.into_iter().zip(active).map(finish).collect()
     }
 
     /// A policy that finds no identity is fast, and worth nothing.
@@ -161,25 +207,68 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn pgbench(&self, postgres: &Postgres, variant: &Variant, script: &str) -> Result<f64> {
-        let path = self.cluster.directory().join("transaction.sql");
-        fs::write(&path, script).context(|| format!("cannot write {}", path.display()))?;
+    /// Starts a pgbench, to be stopped and continued, that ends when it is continued after `duration`.
+    fn load(
+        &self,
+        postgres: &Postgres,
+        variant: &Variant,
+        script: &Path,
+        duration: Duration,
+    ) -> Result<Load> {
         let mut command = Command::new(postgres.program("pgbench"));
         forget_postgres_variables(&mut command);
         command.args(["-n", "-M", "prepared", "-c", "8", "-j", "2"]);
-        command
-            .args(["-T", &seconds(self.rounds).to_string(), "-f"])
-            .arg(path);
+        command.args(["-T", &duration.as_secs().to_string(), "-f"]);
+        command.arg(script);
         command.args(["-h", "127.0.0.1", "-p", &self.cluster.port.to_string()]);
         command
             .args(["-U", variant.user, variant.database])
             .env("LC_ALL", "C");
-        let text = shell::output(&mut command, "running pgbench")?;
+        command.stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn();
+        child.map(|child| Load(Some(child))).context(failed)
+    }
+}
+
+/// A running pgbench.
+struct Load(Option<Child>);
+
+impl Load {
+    fn signal(&self, name: &str) -> Result<()> {
+        let id = self.0.as_ref().map_or(0, Child::id);
+        let mut kill = Command::new("sh");
+        kill.args(["-c", &format!("kill -{name} {id}")]);
+        shell::output(&mut kill, "stopping and continuing pgbench").map(|_| ())
+    }
+
+    /// How many transactions it made.
+    fn finish(mut self) -> Result<f64> {
+        self.signal("CONT")?;
+        let child = self.0.take().ok_or_else(|| Problem::new(failed()))?;
+        let output = child.wait_with_output().context(failed)?;
+        let text = String::from_utf8_lossy(&output.stdout);
         text.lines()
             .find_map(|line| {
-                let rest = line.strip_prefix("tps = ")?;
-                rest.split(' ').next()?.parse().ok()
+                let count = line.strip_prefix("number of transactions actually processed: ")?;
+                count.parse().ok()
             })
-            .ok_or_else(|| Problem::new("pgbench does not say how much it did").details(text))
+            .ok_or_else(|| {
+                let said = String::from_utf8_lossy(&output.stderr);
+                Problem::new("pgbench does not say how much it did").details(said)
+            })
     }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn failed() -> String {
+    "running pgbench".to_owned()
 }
