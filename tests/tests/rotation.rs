@@ -118,7 +118,7 @@ fn a_change_that_no_trigger_tells_of_counts_at_the_next_statement_too() {
     let mut admin = db.superuser();
     admin.register(&[&issuer]);
     let mut app = db.app();
-    let mut present = |app: &mut Session, user: &str| {
+    let present = |app: &mut Session, user: &str| {
         app.present(&token(&issuer, user));
         app.assert_user(user);
     };
