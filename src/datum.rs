@@ -71,16 +71,17 @@ fn is_utf8() -> bool {
 /// What Postgres or Rust says of a text that is not valid in its encoding.
 pub(crate) fn from_server(bytes: Vec<u8>) -> Result<String, String> {
     let text = CString::new(bytes).map_err(|_| "a text contains a zero byte".to_owned())?;
-    if is_utf8() {
-        return String::from_utf8(text.into_bytes()).map_err(|_| "not valid UTF-8".to_owned());
-    }
-    // SAFETY: as in to_server.
-    let converted = attempt(move || unsafe {
-        let length = text.as_bytes().len();
-        let converted = pg_sys::pg_server_to_any(text.as_ptr(), length as i32, UTF8);
-        CStr::from_ptr(converted).to_bytes().to_vec()
-    })?;
-    String::from_utf8(converted).map_err(|_| "not valid UTF-8".to_owned())
+    let text = if is_utf8() {
+        text
+    } else {
+        // SAFETY: as in to_server.
+        attempt(move || unsafe {
+            let length = text.as_bytes().len();
+            let converted = pg_sys::pg_server_to_any(text.as_ptr(), length as i32, UTF8);
+            CStr::from_ptr(converted).to_owned()
+        })?
+    };
+    String::from_utf8(text.into_bytes()).map_err(|_| "not valid UTF-8".to_owned())
 }
 
 /// A `text`, palloc'd.

@@ -54,9 +54,14 @@ pub(crate) fn define() {
 unsafe extern "C-unwind" fn invalidate(_argument: pg_sys::Datum, relation: Oid) {
     let (table, relation) = (TABLE.load(Relaxed), relation.to_u32());
     if table == 0 || relation == 0 || table == relation {
-        STALE.store(true, Relaxed);
-        guc::changed();
+        forget();
     }
+}
+
+/// The next one who asks reads the table.
+fn forget() {
+    STALE.store(true, Relaxed);
+    guc::changed();
 }
 
 /// Takes note of what other backends have committed. To be called at the start of each statement:
@@ -65,8 +70,7 @@ pub(crate) fn listen() {
     // SAFETY: allowed wherever a lock on a table may be taken.
     unsafe { pg_sys::AcceptInvalidationMessages() };
     if !TOLD.load(Relaxed) {
-        STALE.store(true, Relaxed);
-        guc::changed();
+        forget();
     }
 }
 

@@ -17,14 +17,14 @@ fn session_of_many(db: &Database) -> Session {
     let mut app = db.app_with_key(&issuer);
     app.run(&format!(
         "CREATE TEMP TABLE tokens (n int, token text);
+         CREATE TEMP TABLE truth (n int, {COLUMNS_AND_TYPES});
          CREATE FUNCTION pg_temp.turn(n int) RETURNS int LANGUAGE plpgsql AS $$
          BEGIN
              PERFORM set_config('pg_session_jwt.jwt', token, false)
              FROM tokens WHERE tokens.n = turn.n % 12;
-             PERFORM {};
+             PERFORM {ACCESSORS};
              RETURN n;
-         END $$",
-        ACCESSORS.replace("''", "'")
+         END $$"
     ));
     for n in 0..USERS {
         let token = issuer.token(&json!({
@@ -37,17 +37,10 @@ fn session_of_many(db: &Database) -> Session {
             "INSERT INTO tokens VALUES ({n}, {})",
             sql_text(&token)
         ));
+        app.run(&format!("SELECT pg_temp.turn({n})"));
+        app.run(&format!("INSERT INTO truth SELECT {n}, {ACCESSORS}"));
     }
-    app.run(&format!(
-        "CREATE TEMP TABLE truth (n int, {COLUMNS_AND_TYPES});
-         DO $$ BEGIN
-             FOR i IN 0..{USERS} - 1 LOOP
-                 PERFORM pg_temp.turn(i);
-                 EXECUTE format('INSERT INTO truth SELECT %s, {ACCESSORS}', i);
-             END LOOP;
-         END $$;
-         ANALYZE truth"
-    ));
+    app.run("ANALYZE truth");
     assert_eq!(
         app.text("SELECT count(DISTINCT (u, x, j, i, p, e)) FROM truth"),
         USERS.to_string()
@@ -57,13 +50,12 @@ fn session_of_many(db: &Database) -> Session {
 
 const COLUMNS_AND_TYPES: &str = "u text, x uuid, j jsonb, i text, p text[], e text";
 const ACCESSORS: &str = "auth.user_id(), auth.uid(), auth.jwt(), auth.org_id(), \
-                         auth.permissions(), auth.claim(''email'')";
+                         auth.permissions(), auth.claim('email')";
 
 /// A subquery of so many rows, each of which belongs to another user than the one before.
 fn rows(count: usize) -> String {
-    let accessors = ACCESSORS.replace("''", "'");
     let names = ["u", "x", "j", "i", "p", "e"];
-    let columns: Vec<String> = accessors
+    let columns: Vec<String> = ACCESSORS
         .split(", ")
         .zip(names)
         .map(|(call, name)| format!("{call} AS {name}"))
