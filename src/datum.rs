@@ -202,21 +202,32 @@ pub(crate) fn row<const N: usize>(
     }
 }
 
+/// Runs `body` with an open table; `None` where it is missing. An ERROR within leaves the table to the
+/// resource owner.
+fn with_table<T>(table: pg_sys::Oid, body: impl FnOnce(pg_sys::Relation) -> T) -> Option<T> {
+    let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+    // SAFETY: null for what is missing, and what was opened is closed. The two callers keep no pointer into it.
+    unsafe {
+        let relation = pg_sys::try_relation_open(table, lock);
+        if relation.is_null() {
+            return None;
+        }
+        let result = body(relation);
+        pg_sys::relation_close(relation, lock);
+        Some(result)
+    }
+}
+
 /// The rows of a table as JSON objects, as they are committed now.
 ///
 /// Not by SPI: that would ask for the caller's privileges, and see what its transaction's snapshot
 /// sees, which in REPEATABLE READ is the past.
 pub(crate) fn rows_as_json(table: pg_sys::Oid) -> Vec<Result<String, String>> {
-    let mut rows = Vec::new();
     // SAFETY: systable_beginscan without an index reads any heap (genam.c); without a snapshot it
     // takes a fresh one, as for catalogs, also in a parallel worker. Each tuple is copied before the
     // next is fetched. An ERROR between leaves the scan to the resource owner.
-    unsafe {
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::try_relation_open(table, lock);
-        if relation.is_null() {
-            return rows;
-        }
+    let rows = with_table(table, |relation| unsafe {
+        let mut rows = Vec::new();
         let null = std::ptr::null_mut();
         let scan =
             pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, null, 0, null.cast());
@@ -228,31 +239,25 @@ pub(crate) fn rows_as_json(table: pg_sys::Oid) -> Vec<Result<String, String>> {
             rows.push(tuple_as_json(tuple, (*relation).rd_att));
         }
         pg_sys::systable_endscan(scan);
-        pg_sys::relation_close(relation, lock);
-    }
-    rows
+        rows
+    });
+    rows.unwrap_or_default()
 }
 
 /// Whether a table has a trigger of this name that fires in every session (ENABLE ALWAYS).
 pub(crate) fn has_always_trigger(table: pg_sys::Oid, name: &CStr) -> bool {
     // SAFETY: the relation's triggers, an array with C strings, stay while it is open.
-    unsafe {
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::try_relation_open(table, lock);
-        if relation.is_null() {
-            return false;
-        }
+    let has = with_table(table, |relation| unsafe {
         let triggers = match (*relation).trigdesc.as_ref() {
             Some(all) => std::slice::from_raw_parts(all.triggers, all.numtriggers as usize),
             None => &[],
         };
-        let has = triggers.iter().any(|trigger| {
+        triggers.iter().any(|trigger| {
             CStr::from_ptr(trigger.tgname) == name
                 && trigger.tgenabled as u8 == pg_sys::TRIGGER_FIRES_ALWAYS
-        });
-        pg_sys::relation_close(relation, lock);
-        has
-    }
+        })
+    });
+    has.unwrap_or(false)
 }
 
 /// row_to_json() of a tuple.
