@@ -7,7 +7,8 @@ use std::ffi::CStr;
 use pgrx::pg_sys::{self, Datum};
 
 use crate::datum;
-use crate::error::{Error, Report};
+use crate::error::{self, Error};
+use crate::memory;
 use crate::session::{self, Identity};
 
 /// What a body returns: a value, or SQL NULL.
@@ -55,15 +56,28 @@ impl Call {
         }
     }
 
-    /// What a trigger function is called with; `None` when it is called otherwise.
-    pub fn trigger(&self) -> Option<Trigger<'_>> {
+    /// What a trigger function is called with: by a trigger that fires BEFORE each row, or else by one that
+    /// fires AFTER each statement. `None` when it is called otherwise.
+    pub fn trigger(&self, before_each_row: bool) -> Option<Trigger<'_>> {
+        const BEFORE_ROW: u32 = pg_sys::TRIGGER_EVENT_BEFORE | pg_sys::TRIGGER_EVENT_ROW;
+        const AFTER_STATEMENT: u32 = pg_sys::TRIGGER_EVENT_AFTER;
         // SAFETY: `context` is null or a node whose tag says what it is (src/include/commands/trigger.h,
         // CALLED_AS_TRIGGER); a TriggerData is valid during the call.
         unsafe {
             let context = (*self.0).context;
             let is_trigger =
                 !context.is_null() && (*context).type_ == pg_sys::NodeTag::T_TriggerData;
-            is_trigger.then(|| Trigger(&*context.cast()))
+            if !is_trigger {
+                return None;
+            }
+            let trigger = &*context.cast::<pg_sys::TriggerData>();
+            let when = pg_sys::TRIGGER_EVENT_TIMINGMASK | pg_sys::TRIGGER_EVENT_ROW;
+            let wanted = if before_each_row {
+                BEFORE_ROW
+            } else {
+                AFTER_STATEMENT
+            };
+            (trigger.tg_event & when == wanted).then_some(Trigger(trigger))
         }
     }
 
@@ -237,19 +251,16 @@ pub(crate) unsafe fn function(
     fcinfo: pg_sys::FunctionCallInfo,
     body: impl FnOnce(&Call) -> Answer,
 ) -> Datum {
-    // SAFETY: the guard turns a panic, or an ERROR from Postgres, into an ERROR once all Rust frames
-    // below are gone; what is left above is this frame, without destructors.
-    let answer = unsafe { pg_sys::panic::pgrx_extern_c_guard(|| body(&Call(fcinfo))) };
-    match answer {
-        Ok(Some(value)) => value,
-        Ok(None) => {
-            // SAFETY: valid during the call.
-            unsafe { (*fcinfo).isnull = true };
-            Datum::null()
-        }
-        // SAFETY: the report is consumed; nothing else here has a destructor.
-        Err(error) => unsafe { Report::from(error).raise() },
-    }
+    // SAFETY: this frame and those above have no destructors.
+    let answer = unsafe {
+        memory::ask_for(memory::ROOM);
+        error::guarded(|| body(&Call(fcinfo)))
+    };
+    answer.unwrap_or_else(|| {
+        // SAFETY: valid during the call.
+        unsafe { (*fcinfo).isnull = true };
+        Datum::null()
+    })
 }
 
 /// Runs an accessor: the value kept at the call site while nothing has changed, else `compute` and

@@ -11,6 +11,7 @@ use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, PgTryBuilder, direct_function_c
 use serde_json::{Map, Value};
 
 use crate::error::Error;
+use crate::memory;
 
 /// Runs a conversion of Postgres's own; what it says when it does not like its input comes back as a
 /// value.
@@ -206,7 +207,7 @@ pub(crate) fn row<const N: usize>(
 /// resource owner.
 fn with_table<T>(table: pg_sys::Oid, body: impl FnOnce(pg_sys::Relation) -> T) -> Option<T> {
     let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-    // SAFETY: null for what is missing, and what was opened is closed. The two callers keep no pointer into it.
+    // SAFETY: null for what is missing, and what was opened is closed. No caller keeps a pointer into it.
     unsafe {
         let relation = pg_sys::try_relation_open(table, lock);
         if relation.is_null() {
@@ -218,11 +219,22 @@ fn with_table<T>(table: pg_sys::Oid, body: impl FnOnce(pg_sys::Relation) -> T) -
     }
 }
 
-/// The rows of a table as JSON objects, as they are committed now.
+/// A row of a table.
+pub(crate) struct Row {
+    /// row_to_json()
+    pub json: Result<String, String>,
+    /// By the transaction in hand, or one of its live subtransactions.
+    pub is_written_here: bool,
+}
+
+/// The rows of a table, as they are committed now.
 ///
 /// Not by SPI: that would ask for the caller's privileges, and see what its transaction's snapshot
 /// sees, which in REPEATABLE READ is the past.
-pub(crate) fn rows_as_json(table: pg_sys::Oid) -> Vec<Result<String, String>> {
+///
+/// # Errors
+/// [`Error::OutOfMemory`]
+pub(crate) fn rows(table: pg_sys::Oid) -> Result<Vec<Row>, Error> {
     // SAFETY: systable_beginscan without an index reads any heap (genam.c); without a snapshot it
     // takes a fresh one, as for catalogs, also in a parallel worker. Each tuple is copied before the
     // next is fetched. An ERROR between leaves the scan to the resource owner.
@@ -236,12 +248,64 @@ pub(crate) fn rows_as_json(table: pg_sys::Oid) -> Vec<Result<String, String>> {
             if tuple.is_null() {
                 break;
             }
-            rows.push(tuple_as_json(tuple, (*relation).rd_att));
+            let json = tuple_as_json(tuple, (*relation).rd_att);
+            // Beside the next row, what becomes of this one.
+            let length = json.as_ref().map_or(0, String::len);
+            let room = memory::room_to_read(length).and_then(|()| memory::room(memory::ROOM));
+            if let Err(error) = room {
+                pg_sys::systable_endscan(scan);
+                return Err(error);
+            }
+            let written_by = (*(*tuple).t_data).t_choice.t_heap.t_xmin;
+            rows.push(Row {
+                json,
+                is_written_here: pg_sys::TransactionIdIsCurrentTransactionId(written_by),
+            });
         }
         pg_sys::systable_endscan(scan);
-        rows
+        Ok(rows)
     });
-    rows.unwrap_or_default()
+    rows.unwrap_or_else(|| Ok(Vec::new()))
+}
+
+/// The tables that pg_extension_config_dump() has recorded for an extension, in that order; none where it is
+/// not installed.
+pub(crate) fn extension_config(extension: &CStr) -> Vec<pg_sys::Oid> {
+    // SAFETY: a look-up in a catalog by its index (as in get_extension_oid, src/backend/commands/extension.c).
+    // `extconfig` is an oid[] without NULLs, or NULL; it is copied before the scan ends.
+    let tables = with_table(pg_sys::ExtensionRelationId, |relation| unsafe {
+        let mut key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyInit(
+            &raw mut key,
+            pg_sys::Anum_pg_extension_extname as i16,
+            pg_sys::BTEqualStrategyNumber as u16,
+            pg_sys::F_NAMEEQ.into(),
+            Datum::from(extension.as_ptr()),
+        );
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            pg_sys::ExtensionNameIndexId.into(),
+            true,
+            std::ptr::null_mut(),
+            1,
+            &raw mut key,
+        );
+        let tuple = pg_sys::systable_getnext(scan);
+        let mut tables = None;
+        if !tuple.is_null() {
+            let mut is_null = true;
+            let value = pg_sys::heap_getattr(
+                tuple,
+                pg_sys::Anum_pg_extension_extconfig as i32,
+                (*relation).rd_att,
+                &mut is_null,
+            );
+            tables = Vec::<pg_sys::Oid>::from_datum(value, is_null);
+        }
+        pg_sys::systable_endscan(scan);
+        tables
+    });
+    tables.flatten().unwrap_or_default()
 }
 
 /// Whether a table has a trigger of this name that fires in every session (ENABLE ALWAYS).

@@ -8,9 +8,17 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_guard, pg_sys};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
-use pg_session_jwt_jose::KeySet;
+use pg_session_jwt_jose::{KeySet, MAX_KEY_SET_BYTES, MAX_TOKEN_BYTES};
+
+use crate::error::{self, Error, guarded};
+use crate::memory::{self, MAX_CLAIMS_BYTES};
+
+mod loading;
+
+use loading::define_guarded;
+pub(crate) use loading::{SetBy, completely, refused_parameter};
 
 type Text = GucSetting<Option<CString>>;
 
@@ -39,10 +47,13 @@ static EPOCH: AtomicU64 = AtomicU64::new(1);
 static JWK_EPOCH: AtomicU64 = AtomicU64::new(1);
 static JWK_CAME_WITH_CONNECTION: AtomicBool = AtomicBool::new(false);
 static LAST_ID: AtomicI64 = AtomicI64::new(i64::MIN);
+static HAS_LAST_ID: AtomicBool = AtomicBool::new(false);
 /// How far the token that is being set has come, as a byte; 0 when that is to be found out.
 static JUDGED: AtomicU8 = AtomicU8::new(0);
+/// Whether the id of a token counts; an error where that cannot be found out.
+type Judge = fn(&[u8]) -> Result<bool, Error>;
 /// Given by `session`, which lies above this module; see `check_jwt`.
-static JUDGE: OnceLock<fn(&[u8]) -> bool> = OnceLock::new();
+static JUDGE: OnceLock<Judge> = OnceLock::new();
 
 /// A number that is another one after any parameter was assigned, or a provider changed. Never 0.
 #[inline]
@@ -55,21 +66,20 @@ pub(crate) fn jwk_epoch() -> u64 {
     JWK_EPOCH.load(Relaxed)
 }
 
+/// All names, the hidden one included.
+const NAMES: [&CStr; 7] = [
+    c"pg_session_jwt.refused_parameter",
+    c"pg_session_jwt.jwk",
+    c"pg_session_jwt.jwt",
+    c"pg_session_jwt.claims",
+    c"pg_session_jwt.request_claims",
+    c"pg_session_jwt.clock_skew",
+    c"pg_session_jwt.audit_log",
+];
+
 /// Says that something which [`epoch`] stands for has changed.
 pub(crate) fn changed() {
     EPOCH.fetch_add(1, Relaxed);
-}
-
-/// The name of a parameter that somebody tried to set in vain before this library was loaded, if
-/// there is one.
-///
-/// Until a library is loaded its parameters are placeholders that anyone may set, in the startup
-/// packet too; the attempt takes the place of the administrator's value from postgresql.conf or
-/// ALTER DATABASE, is refused when the library is loaded, and what remains is the built-in default.
-/// `request_claims = never` would be undone that way, so such a session gets no identity at all.
-/// (With shared_preload_libraries, Postgres refuses the connection or the SET itself.)
-pub(crate) fn refused_parameter() -> Option<String> {
-    text(&REFUSED).map(|name| String::from_utf8_lossy(&name).into_owned())
 }
 
 /// `pg_session_jwt.jwk`: the session's keys as they were given.
@@ -78,7 +88,7 @@ pub(crate) fn refused_parameter() -> Option<String> {
 /// the keys in postgresql.conf, and be believed on `request.jwt.claims`.
 pub(crate) fn jwk() -> Option<Vec<u8>> {
     // SAFETY: as in `text`.
-    unsafe { copied(*JWK.as_ptr()) }
+    unsafe { copied(*JWK.as_ptr(), MAX_KEY_SET_BYTES) }
 }
 
 /// Whether there are any such keys.
@@ -95,7 +105,7 @@ pub(crate) fn jwk_came_with_connection() -> bool {
 
 /// `pg_session_jwt.claims`.
 pub(crate) fn claims() -> Option<Vec<u8>> {
-    text(&CLAIMS)
+    text(&CLAIMS, MAX_CLAIMS_BYTES)
 }
 
 /// `request.jwt.claims`, where `pg_session_jwt.request_claims` lets it count.
@@ -116,7 +126,10 @@ pub(crate) fn request_headers() -> Option<Vec<u8>> {
 /// The value of a parameter that is not ours; `None` when it is empty or unknown.
 fn foreign(name: &CStr) -> Option<Vec<u8>> {
     // SAFETY: the string belongs to the GUC machinery and is copied before anything can change it.
-    let value = unsafe { copied(pg_sys::GetConfigOption(name.as_ptr(), true, false)) };
+    let value = unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        copied(value, MAX_CLAIMS_BYTES)
+    };
     value.filter(|value| !value.is_empty())
 }
 
@@ -130,16 +143,23 @@ pub(crate) fn audit_log() -> bool {
     AUDIT_LOG.get()
 }
 
-fn text(setting: &Text) -> Option<Vec<u8>> {
+fn text(setting: &Text, most: usize) -> Option<Vec<u8>> {
     // SAFETY: Postgres keeps a valid C string, or null, in the variable; it is copied at once.
-    unsafe { copied(*setting.as_ptr()) }.filter(|value| !value.is_empty())
+    unsafe { copied(*setting.as_ptr(), most) }.filter(|value| !value.is_empty())
 }
 
+/// At most one byte more than `most`: a value has up to a gigabyte, and who reads it refuses it by its
+/// length.
+///
 /// # Safety
 /// Null, or a C string that stays as it is during the call.
-unsafe fn copied(value: *const c_char) -> Option<Vec<u8>> {
+unsafe fn copied(value: *const c_char, most: usize) -> Option<Vec<u8>> {
+    if value.is_null() {
+        return None;
+    }
     // SAFETY: the caller's promise.
-    (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes().to_vec())
+    let value = unsafe { CStr::from_ptr(value) }.to_bytes();
+    Some(value[..value.len().min(most + 1)].to_vec())
 }
 
 /// Pins `jwks` as the session's keys. Outlives RESET ALL and DISCARD ALL; a ROLLBACK undoes it.
@@ -263,7 +283,7 @@ impl Progress {
 impl Presentation {
     /// The token in force, if there is one.
     pub fn current() -> Option<Self> {
-        let value = text(&JWT)?;
+        let value = text(&JWT, 1 + MAX_TOKEN_BYTES)?;
         let (&mark, token) = value.split_first()?;
         Some(Self {
             token: token.to_vec(),
@@ -284,26 +304,31 @@ impl Presentation {
     }
 }
 
-/// The highest token id that this connection has accepted; `i64::MIN` for none.
-///
-/// `None` in a parallel worker, which has only what its leader sent it.
-pub(crate) fn last_id() -> Option<i64> {
+/// Whether this process knows which token ids the connection has accepted. A parallel worker does not: it
+/// has only what its leader sent it.
+pub(crate) fn knows_ids() -> bool {
     // SAFETY: a plain read of a global.
-    let is_worker = unsafe { pg_sys::ParallelWorkerNumber } >= 0;
-    (!is_worker).then(|| LAST_ID.load(Relaxed))
+    unsafe { pg_sys::ParallelWorkerNumber < 0 }
+}
+
+/// The highest token id that this connection has accepted, if it has accepted one.
+pub(crate) fn last_id() -> Option<i64> {
+    HAS_LAST_ID.load(Relaxed).then(|| LAST_ID.load(Relaxed))
 }
 
 /// Notes a token id that has been accepted.
 pub(crate) fn accept_id(id: i64) {
     LAST_ID.fetch_max(id, Relaxed);
+    HAS_LAST_ID.store(true, Relaxed);
 }
 
 /// Defines the parameters and reserves their prefix. `judge` says whether the id of a token that is
 /// being presented counts; it is called wherever a parameter can be set, so also outside transactions.
-pub(crate) fn define(judge: fn(&[u8]) -> bool) {
+pub(crate) fn define(judge: Judge) {
     let _ = JUDGE.set(judge);
     // pg_settings.reset_val bypasses show hooks: NO_SHOW_ALL keeps the two secrets out of that view.
-    let hidden = GucFlags::NO_SHOW_ALL;
+    let loading = loading::flags();
+    let hidden = GucFlags::NO_SHOW_ALL | loading;
     GucRegistry::define_string_guc(
         c"pg_session_jwt.refused_parameter",
         c"A parameter that was set in vain before the library was loaded: no identity is given.",
@@ -312,7 +337,7 @@ pub(crate) fn define(judge: fn(&[u8]) -> bool) {
         GucContext::Backend,
         hidden | GucFlags::NO_RESET_ALL | GucFlags::DISALLOW_IN_FILE,
     );
-    // SAFETY (of all that follow): the hooks cannot panic, or are guarded.
+    // SAFETY (of all that follow): the hooks raise an ERROR from frames without destructors alone.
     define_guarded(c"pg_session_jwt.jwk", |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
@@ -326,10 +351,9 @@ pub(crate) fn define(judge: fn(&[u8]) -> bool) {
             Some(show_jwk),
         );
     });
-    // SAFETY: as above.
-    unsafe {
+    loading::define_presented(c"pg_session_jwt.jwt", is_presented, 1, |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
-            c"pg_session_jwt.jwt",
+            name,
             c"The JSON Web Token of the user.",
             c"Verified at its first use. Never shown.",
             &JWT,
@@ -339,7 +363,7 @@ pub(crate) fn define(judge: fn(&[u8]) -> bool) {
             Some(assign_text),
             Some(show_jwt),
         );
-    }
+    });
     define_guarded(c"pg_session_jwt.claims", |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
@@ -347,7 +371,7 @@ pub(crate) fn define(judge: fn(&[u8]) -> bool) {
             c"For testing policies, and for middleware that verifies tokens itself. Wins over a token.",
             &CLAIMS,
             GucContext::Suset,
-            GucFlags::default(),
+            loading,
             None,
             Some(assign_text),
             None,
@@ -360,7 +384,7 @@ pub(crate) fn define(judge: fn(&[u8]) -> bool) {
             c"Anybody can set request.jwt.claims: \"never\" unless PostgREST alone can connect.",
             &REQUEST_CLAIMS,
             GucContext::Suset,
-            GucFlags::default(),
+            loading,
             None,
             Some(assign_number),
             None,
@@ -375,7 +399,7 @@ pub(crate) fn define(judge: fn(&[u8]) -> bool) {
             0,
             86_400,
             GucContext::Suset,
-            GucFlags::UNIT_S,
+            GucFlags::UNIT_S | loading,
             None,
             Some(assign_number),
             None,
@@ -388,51 +412,15 @@ pub(crate) fn define(judge: fn(&[u8]) -> bool) {
             c"One line each in the server log: subject, audience, issuer and key id, or the reason.",
             &AUDIT_LOG,
             GucContext::Suset,
-            GucFlags::default(),
+            loading,
             None,
             Some(assign_flag),
             None,
         );
     });
+    loading::close_to_parallel_mode();
     // SAFETY: a C string.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"pg_session_jwt".as_ptr()) };
-}
-
-/// Defines a parameter that not everybody may set, and notices when a placeholder's value was
-/// refused: defining assigns the default, and then each value that was accepted.
-fn define_guarded(name: &'static CStr, define: impl FnOnce(&'static CStr)) {
-    let placeholder = placeholder_has_value(name);
-    let before = epoch();
-    define(name);
-    if placeholder && epoch() == before + 1 {
-        // SAFETY: C strings. PGC_S_OVERRIDE makes it the value to RESET to, which no ROLLBACK undoes.
-        unsafe {
-            pg_sys::SetConfigOption(
-                c"pg_session_jwt.refused_parameter".as_ptr(),
-                name.as_ptr(),
-                pg_sys::GucContext::PGC_BACKEND,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-            );
-        }
-    }
-}
-
-/// Whether a placeholder of this name has a value. One that was RESET, or taken out of
-/// postgresql.conf, stays behind without.
-fn placeholder_has_value(name: &CStr) -> bool {
-    // SAFETY: nothing is kept of the result but whether there is one.
-    #[cfg(feature = "pg15")]
-    return unsafe { !pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() };
-    // SAFETY: GetConfigOption gives an empty string for no value since Postgres 16, which has
-    // find_option instead. A placeholder is a string (guc.c, add_placeholder_variable), and what is
-    // defined already is ours.
-    #[cfg(not(feature = "pg15"))]
-    unsafe {
-        let option = pg_sys::find_option(name.as_ptr(), false, true, 0);
-        !option.is_null()
-            && (*option).vartype == pg_sys::config_type::PGC_STRING
-            && !(*(*option.cast::<pg_sys::config_string>()).variable).is_null()
-    }
 }
 
 unsafe extern "C-unwind" fn assign_text(_: *const c_char, _: *mut c_void) {
@@ -458,8 +446,11 @@ unsafe extern "C-unwind" fn check_jwk(
     if source == pg_sys::GucSource::PGC_S_CLIENT {
         // SAFETY: GUC frees `extra` as it frees values: memory of its own allocator.
         unsafe {
-            *extra = memory::allocate(1);
-            return !(*extra).is_null();
+            *extra = memory::of_gucs::allocate(1);
+            if (*extra).is_null() {
+                // Not `false`: while the library is loaded that would lose the keys with a mere WARNING.
+                error::out_of_memory();
+            }
         }
     }
     true
@@ -471,23 +462,36 @@ unsafe extern "C-unwind" fn assign_jwk(_: *const c_char, extra: *mut c_void) {
     changed();
 }
 
-#[pg_guard]
 unsafe extern "C-unwind" fn show_jwk() -> *const c_char {
-    let shown = match jwk().map(|jwk| KeySet::parse(&jwk)) {
-        None => String::new(),
-        Some(Ok(keys)) => keys.public_members(),
-        Some(Err(_)) => "(invalid)".into(),
-    };
-    let shown = CString::new(shown).unwrap_or_default();
-    // SAFETY: copied into the current memory context; callers of a show hook copy at once.
-    unsafe { pg_sys::pstrdup(shown.as_ptr()) }
+    // SAFETY: called by Postgres, with no frame of ours above.
+    unsafe {
+        memory::ask_for(memory::ROOM);
+        guarded(|| {
+            let shown = match jwk() {
+                None => String::new(),
+                Some(jwk) => {
+                    memory::room_to_read(jwk.len())?;
+                    KeySet::parse(&jwk).map_or("(invalid)".into(), |keys| keys.public_members())
+                }
+            };
+            let shown = CString::new(shown).unwrap_or_default();
+            // Copied into the current memory context; callers of a show hook copy at once.
+            Ok(pg_sys::pstrdup(shown.as_ptr()))
+        })
+    }
+}
+
+/// Whether a token from this source counts: not one that ALTER ROLE … SET has stored, which a role may do to
+/// itself, for whoever shares the role would be that user whenever a token is forgotten.
+fn is_presented(source: pg_sys::GucSource::Type) -> bool {
+    let stored = pg_sys::GucSource::PGC_S_GLOBAL..=pg_sys::GucSource::PGC_S_DATABASE_USER;
+    !stored.contains(&source)
 }
 
 /// Puts the token into its envelope ([`Presentation`]).
 ///
 /// Under a startup key the token's id is counted here, at once, and not at its first use, which may be
 /// in a parallel worker only: the worker could not tell the leader which id it has accepted.
-#[pg_guard]
 unsafe extern "C-unwind" fn check_jwt(
     newval: *mut *mut c_char,
     _extra: *mut *mut c_void,
@@ -501,28 +505,35 @@ unsafe extern "C-unwind" fn check_jwt(
         if token.is_null() || *token == 0 || pg_sys::InitializingParallelWorker {
             return true;
         }
-        let stored = pg_sys::GucSource::PGC_S_GLOBAL..=pg_sys::GucSource::PGC_S_DATABASE_USER;
-        if stored.contains(&source) {
-            // ALTER ROLE … SET, which a role may do to itself: whoever shares the role would be that
-            // user whenever a token is forgotten.
+        if !is_presented(source) {
             *token = 0;
             return true;
         }
         let bytes = CStr::from_ptr(token).to_bytes_with_nul();
         // ALTER ROLE … SET only tries the value.
-        let is_presented = source != pg_sys::GucSource::PGC_S_TEST;
-        let judge = |judge: &fn(&[u8]) -> bool| judge(&bytes[..bytes.len() - 1]);
-        let progress = Progress::from_byte(JUDGED.load(Relaxed)).unwrap_or_else(|| Progress {
-            counted: is_presented && jwk_came_with_connection() && JUDGE.get().is_some_and(judge),
-            used: false,
-        });
-        let envelope = memory::allocate(1 + bytes.len()).cast::<u8>();
+        let is_tried = source == pg_sys::GucSource::PGC_S_TEST;
+        let progress = match Progress::from_byte(JUDGED.load(Relaxed)) {
+            Some(judged) => judged,
+            None => Progress {
+                counted: !is_tried && jwk_came_with_connection() && {
+                    memory::ask_for(memory::ROOM);
+                    guarded(|| {
+                        JUDGE
+                            .get()
+                            .map_or(Ok(false), |judge| judge(&bytes[..bytes.len() - 1]))
+                    })
+                },
+                used: false,
+            },
+        };
+        let envelope = memory::of_gucs::allocate(1 + bytes.len()).cast::<u8>();
         if envelope.is_null() {
-            return false;
+            // Not `false`: while the library is loaded that would lose the token with a mere WARNING.
+            error::out_of_memory();
         }
         *envelope = progress.byte();
         std::ptr::copy_nonoverlapping(bytes.as_ptr(), envelope.add(1), bytes.len());
-        memory::free(token.cast());
+        memory::of_gucs::free(token.cast());
         *newval = envelope.cast();
         true
     }
@@ -535,40 +546,5 @@ unsafe extern "C-unwind" fn show_jwt() -> *const c_char {
         c"".as_ptr()
     } else {
         c"(hidden)".as_ptr()
-    }
-}
-
-/// The allocator of GUC values: malloc up to Postgres 15, a memory context since.
-mod memory {
-    use std::ffi::c_void;
-
-    #[cfg(feature = "pg15")]
-    pub unsafe fn allocate(bytes: usize) -> *mut c_void {
-        unsafe extern "C" {
-            fn malloc(bytes: usize) -> *mut c_void;
-        }
-        // SAFETY: any size will do.
-        unsafe { malloc(bytes) }
-    }
-
-    #[cfg(feature = "pg15")]
-    pub unsafe fn free(memory: *mut c_void) {
-        unsafe extern "C" {
-            fn free(memory: *mut c_void);
-        }
-        // SAFETY: the caller gives what malloc gave.
-        unsafe { free(memory) }
-    }
-
-    #[cfg(not(feature = "pg15"))]
-    pub unsafe fn allocate(bytes: usize) -> *mut c_void {
-        // SAFETY: below ERROR it returns null when there is no memory.
-        unsafe { pgrx::pg_sys::guc_malloc(pgrx::pg_sys::LOG as i32, bytes) }
-    }
-
-    #[cfg(not(feature = "pg15"))]
-    pub unsafe fn free(memory: *mut c_void) {
-        // SAFETY: the caller gives what guc_malloc gave.
-        unsafe { pgrx::pg_sys::guc_free(memory) }
     }
 }

@@ -68,6 +68,22 @@ pub(crate) fn permissions(claims: &Claims) -> Option<Vec<Cow<'_, str>>> {
     })
 }
 
+/// The memory in bytes that [`permissions`], and an array made of them, take at most.
+///
+/// Clerk's permissions can be far longer than the claims: each names its feature in full.
+pub(crate) fn size_of_permissions(claims: &Claims) -> usize {
+    const EACH: usize = 256;
+    match stated(claims) {
+        Some(Stated::Masks(masks)) => masks
+            .granted()
+            .map(|(feature, name)| EACH + 3 * (feature.len() + name.len()))
+            .sum(),
+        Some(Stated::List(list)) => EACH * list.len(),
+        Some(Stated::Scope(scope)) => EACH * scope.split_ascii_whitespace().count(),
+        None => 0,
+    }
+}
+
 /// Whether `permission`, written as [`permissions`] writes it, is among them.
 pub(crate) fn has_permission(claims: &Claims, permission: &str) -> bool {
     match stated(claims) {

@@ -12,6 +12,7 @@
 //! | `identity` | one name for what issuers call differently: organisations, permissions |
 //! | `datum` | values from and to Postgres |
 //! | `error` | a reason → an error report, and the audit log |
+//! | `memory` | room, asked for before work begins |
 //! | `pg_session_jwt_jose` | the crate in `src/jose`: tokens, keys and rules, without Postgres |
 
 mod call;
@@ -19,6 +20,7 @@ mod datum;
 mod error;
 mod guc;
 mod identity;
+mod memory;
 mod providers;
 mod session;
 mod sql;
@@ -32,12 +34,23 @@ pgrx::pg_module_magic!(name, version);
 pgrx::extension_sql!("CREATE SCHEMA auth;", name = "schema", bootstrap);
 pgrx::extension_sql_file!("../sql/auth.sql", name = "auth", finalize);
 
-/// Runs when the library is loaded into a backend.
-#[pgrx::pg_guard]
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("a Datum holds 8 bytes by value, and so do the counters here: 64 bits are needed");
+
+/// Runs when the library is loaded into a process: at the first call in a session, or before.
+///
+/// # Safety
+/// For Postgres to call.
+#[unsafe(no_mangle)]
 #[allow(non_snake_case)]
-pub extern "C-unwind" fn _PG_init() {
-    guc::define(session::judge);
-    providers::define();
+pub unsafe extern "C-unwind" fn _PG_init() {
+    // SAFETY: called by Postgres (src/backend/utils/fmgr/dfmgr.c).
+    unsafe {
+        guc::completely(|| {
+            guc::define(session::judge);
+            providers::define();
+        });
+    }
 }
 
 /// Needed by `cargo pgrx test`.

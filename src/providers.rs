@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::datum;
 use crate::error::Error;
 use crate::guc;
+use crate::memory;
 
 /// The snapshot. Empty where the table is missing, which it is before ALTER EXTENSION … UPDATE.
 type Snapshot = Rc<[Provider]>;
@@ -79,7 +80,7 @@ pub(crate) fn epoch() -> u64 {
     EPOCH.load(Relaxed)
 }
 
-/// The providers, where one is enabled.
+/// The providers, where there is one, enabled or not.
 ///
 /// # Errors
 /// When a row cannot be read, which the table's triggers should have prevented.
@@ -100,54 +101,38 @@ pub(crate) fn registered() -> Result<Option<Snapshot>, Error> {
         SNAPSHOT.with(|snapshot| *snapshot.borrow_mut() = Some(read));
     }
     let snapshot = SNAPSHOT.with(|snapshot| snapshot.borrow().clone());
-    Ok(snapshot.filter(|providers| providers.iter().any(Provider::is_enabled)))
+    Ok(snapshot.filter(|providers| !providers.is_empty()))
 }
 
 fn read() -> Result<Snapshot, Error> {
-    let Some(table) = table()? else {
+    let Some(table) = table() else {
         TABLE.store(0, Relaxed);
         TOLD.store(true, Relaxed);
         return Ok(Rc::new([]));
     };
     TABLE.store(table.to_u32(), Relaxed);
     TOLD.store(datum::has_always_trigger(table, TELLER), Relaxed);
-    let read = |json: Result<String, String>| {
-        Ok(Provider::new(parse(
-            &json.map_err(Error::Unrepresentable)?,
-        )?)?)
-    };
-    datum::rows_as_json(table).into_iter().map(read).collect()
+    datum::rows(table)?.iter().map(provider).collect()
 }
 
-/// `auth.providers`, by name; search_path does not come into it. `None` where it is missing.
-///
-/// # Errors
-/// [`Error::ForeignTable`] for something of that name that the extension did not make: before ALTER
-/// EXTENSION … UPDATE, whoever may create in the schema could put it there.
-fn table() -> Result<Option<Oid>, Error> {
-    // SAFETY: catalog look-ups by C strings and Oids; the first three give InvalidOid for what is
-    // missing.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"auth".as_ptr(), true);
-        if schema == Oid::INVALID {
-            return Ok(None);
-        }
-        let table = pg_sys::get_relname_relid(c"providers".as_ptr(), schema);
-        if table == Oid::INVALID {
-            return Ok(None);
-        }
-        let extension = pg_sys::get_extension_oid(c"pg_session_jwt".as_ptr(), true);
-        let owner = pg_sys::getExtensionOfObject(pg_sys::RelationRelationId, table);
-        let is_plain = pg_sys::get_rel_relkind(table) as u8 == pg_sys::RELKIND_RELATION;
-        if is_plain && extension != Oid::INVALID && owner == extension {
-            Ok(Some(table))
-        } else {
-            Err(Error::ForeignTable)
-        }
-    }
+/// The provider that a row says.
+fn provider(row: &datum::Row) -> Result<Provider, Error> {
+    let json = row
+        .json
+        .as_ref()
+        .map_err(|why| Error::Unrepresentable(why.clone()))?;
+    Ok(Provider::new(parse(json)?)?)
+}
+
+/// `auth.providers`: the first table in the extension's own record of those that hold configuration, which
+/// stays the same whatever is renamed or moved. `None` where there is none, which is so before ALTER
+/// EXTENSION … UPDATE.
+fn table() -> Option<Oid> {
+    datum::extension_config(c"pg_session_jwt").first().copied()
 }
 
 fn parse(json: &str) -> Result<ProviderRow, Error> {
+    memory::room_to_read(json.len())?;
     let wrong = |name: &str, detail: String, hint| {
         Error::Provider(ProviderError {
             name: name.into(),
@@ -183,7 +168,7 @@ pub(crate) fn check_row(json: &str) -> Result<(), Error> {
 
 /// Whether `relation` is the table, for a trigger function that somebody may have put elsewhere.
 pub(crate) fn is_table(relation: Oid) -> bool {
-    table().is_ok_and(|table| table == Some(relation))
+    table() == Some(relation)
 }
 
 /// Tells every backend that rows of the table change, once the transaction commits; and this one, once
@@ -193,7 +178,8 @@ pub(crate) fn changed(table: Oid) {
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table) };
 }
 
-/// Checks that no two rows of the table can claim one token.
+/// Checks that no row which this transaction has written can claim a token that another can claim too. Rows
+/// that came otherwise, by logical replication, do not keep a correction from being written.
 ///
 /// # Errors
 /// [`Error::Provider`].
@@ -210,10 +196,19 @@ pub(crate) fn check_apart(table: Oid) -> Result<(), Error> {
         // What the statement wrote is visible from the next command on.
         pg_sys::CommandCounterIncrement();
     }
-    let providers = read()?;
-    for (index, one) in providers.iter().enumerate() {
-        for other in &providers[..index] {
-            one.check_apart(other)?;
+    let mut rows = Vec::new();
+    for row in datum::rows(table)? {
+        match provider(&row) {
+            Ok(provider) => rows.push((provider, row.is_written_here)),
+            Err(error) if row.is_written_here => return Err(error),
+            Err(_) => {}
+        }
+    }
+    for (index, (one, one_is_new)) in rows.iter().enumerate() {
+        for (other, other_is_new) in &rows[..index] {
+            if *one_is_new || *other_is_new {
+                one.check_apart(other)?;
+            }
         }
     }
     Ok(())

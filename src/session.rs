@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use pg_session_jwt_jose::{
-    Clock, KeySet, Provider, Rejected, Rejection, RoleFault, RoleRules, Token, TrustedKeys, json,
-    verify,
+    Clock, KeySet, MAX_KEY_SET_BYTES, MAX_TOKEN_BYTES, Provider, Rejected, Rejection, RoleFault,
+    RoleRules, Stage, Token, TrustedKeys, json, verify,
 };
 use pgrx::pg_sys::{self, Datum};
 use serde_json::{Map, Value};
@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use crate::datum::{self, LazyJsonb};
 use crate::error::{self, Error};
 use crate::guc::{self, Presentation, Progress};
+use crate::memory::{self, MAX_CLAIMS_BYTES};
 use crate::providers;
 
 /// Where trust comes from. Exactly one source is in force.
@@ -49,7 +50,7 @@ impl Source {
             return Ok(Self::Claims(claims));
         }
         match Keys::trusted()? {
-            // 2. While a provider is enabled, nothing that a client brings is trusted.
+            // 2. While a provider is there, enabled or not, nothing that a client brings is trusted.
             Keys::Providers(_) => Ok(Self::Providers),
             // 3.
             Keys::Session => Ok(Self::SessionKeys),
@@ -105,6 +106,8 @@ pub(crate) struct Identity {
     pub token: Option<Token>,
     /// How the token names a database role.
     pub roles: Rc<RoleRules>,
+    /// Why what the source holds is nobody's claims.
+    fault: Option<String>,
     jsonb: Option<LazyJsonb>,
 }
 
@@ -115,6 +118,7 @@ impl Identity {
             members: Map::new(),
             token: None,
             roles: Rc::default(),
+            fault: None,
             jsonb: None,
         }
     }
@@ -148,6 +152,10 @@ impl Identity {
     /// Claims that a parameter holds, in the server encoding.
     fn from_parameter(name: &'static str, value: Vec<u8>) -> Result<Self, Error> {
         let wrong = |detail: String| Error::Parameter { name, detail };
+        if value.len() > MAX_CLAIMS_BYTES {
+            return Err(wrong(format!("longer than {MAX_CLAIMS_BYTES} bytes")));
+        }
+        memory::room_to_read(value.len())?;
         let json = datum::from_server(value).map_err(wrong)?;
         let parsed = json::parse(json.as_bytes(), json::MAX_DEPTH);
         match parsed.map_err(|fault| wrong(format!("not usable JSON: {fault}")))? {
@@ -285,9 +293,17 @@ pub(crate) fn identity() -> Result<Rc<Identity>, Error> {
     audited(in_force())
 }
 
-fn in_force() -> Result<Rc<Identity>, Error> {
-    refuse_if_tampered()?;
+/// What comes before any answer that hangs on whom to trust.
+fn enter() -> Result<(), Error> {
     providers::listen();
+    match guc::refused_parameter() {
+        Some((by, name)) => Err(Error::RefusedParameter { by, name }),
+        None => Ok(()),
+    }
+}
+
+fn in_force() -> Result<Rc<Identity>, Error> {
+    enter()?;
     // Taken before: what changes in the meantime counts as a change.
     let epoch = guc::epoch();
     let known = CACHES.with(|caches| caches.borrow().identity.clone());
@@ -338,10 +354,16 @@ fn from_request(claims: Vec<u8>) -> Result<Rc<Identity>, Error> {
     {
         return Ok(identity);
     }
-    let identity = Rc::new(Identity::from_parameter(
-        Source::REQUEST_CLAIMS,
-        claims.clone(),
-    )?);
+    let identity = match Identity::from_parameter(Source::REQUEST_CLAIMS, claims.clone()) {
+        Ok(identity) => identity,
+        // Not an error in every policy: anybody can set them, and so be nobody.
+        Err(Error::Parameter { detail, .. }) => Identity {
+            fault: Some(detail),
+            ..Identity::nobody(Source::REQUEST_CLAIMS)
+        },
+        Err(other) => return Err(other),
+    };
+    let identity = Rc::new(identity);
     CACHES.with(|caches| {
         caches.borrow_mut().request_claims = Some((claims, Rc::clone(&identity)));
     });
@@ -364,27 +386,32 @@ fn accept(presented: &mut Presentation) -> Result<Rc<Identity>, Error> {
 
 /// Counts a token id, which must be above all that were counted before.
 fn count(jti: i64) -> Result<(), Rejection> {
-    match guc::last_id() {
-        Some(last) if jti > last => {
-            guc::accept_id(jti);
-            Ok(())
-        }
-        last => Err(Rejection::Replayed { jti, last }),
+    let last = guc::last_id();
+    if !guc::knows_ids() || last.is_some_and(|last| jti <= last) {
+        return Err(Rejection::Replayed { jti, last });
     }
+    guc::accept_id(jti);
+    Ok(())
 }
 
 /// Counts the id of a token that is being presented under a startup key, if it is sound. For why so
 /// early, see `check_jwt` in `guc`. There need not be a transaction, so no catalog is read: where a
 /// provider is registered the token will not be believed anyhow.
-pub(crate) fn judge(token: &[u8]) -> bool {
-    let Ok(Some(keys)) = read_session_keys() else {
-        return false;
+///
+/// # Errors
+/// [`Error::OutOfMemory`]
+pub(crate) fn judge(token: &[u8]) -> Result<bool, Error> {
+    let keys = match read_session_keys() {
+        Ok(Some(keys)) => keys,
+        Err(Error::OutOfMemory) => return Err(Error::OutOfMemory),
+        Ok(None) | Err(_) => return Ok(false),
     };
+    memory::room_to_read(token.len().min(MAX_TOKEN_BYTES))?;
     let accepted = verify(token, TrustedKeys::Set(&keys), clock());
-    accepted.is_ok_and(|token| {
+    Ok(accepted.is_ok_and(|token| {
         let id = token.claims.integer_id;
         id.is_none_or(|jti| count(jti).is_ok())
-    })
+    }))
 }
 
 /// The token's id, where the rule holds that ids must increase: under a key that came with the
@@ -431,6 +458,7 @@ fn verified(token: &[u8]) -> Result<Rc<Identity>, Error> {
         }
         Keys::None => TrustedKeys::None,
     };
+    memory::room_to_read(token.len())?;
     let token_accepted = verify(token, trusted, clock())?;
     let identity = Rc::new(Identity::from_token(token_accepted, &keys)?);
     CACHES.with(|caches| {
@@ -455,30 +483,31 @@ fn read_session_keys() -> Result<Option<Rc<KeySet>>, Error> {
     let Some(jwk) = guc::jwk() else {
         return Ok(None);
     };
+    memory::room_to_read(jwk.len())?;
     let keys = Rc::new(KeySet::parse(&jwk)?);
     CACHES.with(|caches| caches.borrow_mut().session_keys = Some((epoch, Rc::clone(&keys))));
     Ok(Some(keys))
 }
 
-/// Checks the startup key, if there is one.
+/// Checks the startup key, if there is one. A WARNING where there is nothing that could verify a token: a
+/// pooler that drops startup options is noticed that way.
 ///
 /// # Errors
 /// [`Error::KeySet`], and [`Error::ProvidersRule`] where the database trusts its providers only.
 pub(crate) fn check_keys() -> Result<(), Error> {
-    refuse_if_tampered()?;
-    providers::listen();
-    if guc::has_jwk() {
-        refuse_beside_providers()?;
+    enter()?;
+    match Keys::trusted()? {
+        Keys::Providers(_) if guc::has_jwk() => Err(Error::ProvidersRule),
+        Keys::Providers(_) => Ok(()),
+        Keys::Session => read_session_keys().map(|_| ()),
+        Keys::None => {
+            error::warn(
+                "this connection has no key to verify a token with, and no provider is registered",
+                "If it should have brought pg_session_jwt.jwk in its startup options, a pooler may have dropped them.",
+            );
+            Ok(())
+        }
     }
-    read_session_keys().map(|_| ())
-}
-
-fn refuse_beside_providers() -> Result<(), Error> {
-    providers::registered()?.map_or(Ok(()), |_| Err(Error::ProvidersRule))
-}
-
-fn refuse_if_tampered() -> Result<(), Error> {
-    guc::refused_parameter().map_or(Ok(()), |name| Err(Error::RefusedParameter(name)))
 }
 
 /// Pins the keys of this connection.
@@ -487,8 +516,11 @@ fn refuse_if_tampered() -> Result<(), Error> {
 /// [`Error::KeySet`] for keys that cannot be used, [`Error::Pinned`] where there are others,
 /// [`Error::ProvidersRule`] where the database trusts its providers only.
 pub(crate) fn pin_keys(jwks: &[u8]) -> Result<(), Error> {
-    providers::listen();
-    refuse_beside_providers()?;
+    enter()?;
+    if let Keys::Providers(_) = Keys::trusted()? {
+        return Err(Error::ProvidersRule);
+    }
+    memory::room_to_read(jwks.len().min(MAX_KEY_SET_BYTES))?;
     match guc::jwk() {
         Some(pinned) if pinned == jwks => read_session_keys().map(|_| ()),
         Some(_) => Err(Error::Pinned),
@@ -555,12 +587,12 @@ fn role_of(identity: &Identity) -> Result<String, Rejection> {
 }
 
 fn examine(token: Option<&[u8]>) -> Result<(Presentation, Rc<Identity>), Error> {
-    refuse_if_tampered()?;
-    providers::listen();
+    enter()?;
     let missing = || Error::from(Rejected::from(Rejection::Missing));
     audited(token.ok_or_else(missing).and_then(|token| {
         let mut presented = Presentation {
-            token: token.to_vec(),
+            // One byte more than a token may have is refused like any other that is too long.
+            token: token[..token.len().min(MAX_TOKEN_BYTES + 1)].to_vec(),
             progress: Progress::default(),
         };
         let identity = accept(&mut presented)?;
@@ -604,8 +636,7 @@ pub(crate) fn present_authorization_header() -> Result<(), Error> {
 /// # Errors
 /// When it is not accepted.
 pub(crate) fn verify_only(token: &[u8]) -> Result<Rc<Identity>, Error> {
-    refuse_if_tampered()?;
-    providers::listen();
+    enter()?;
     audited(verified(token))
 }
 
@@ -623,14 +654,25 @@ fn announce(identity: &Identity) {
     }
 }
 
-/// Tells the audit log of a rejection.
+/// Notes a rejection in the audit log, and on a connection with keys of its own says where these stand.
 fn audited<T>(result: Result<T, Error>) -> Result<T, Error> {
-    if let Err(Error::Rejected(rejected)) = &result
-        && guc::audit_log()
-    {
-        error::log_rejected(rejected);
+    let Err(Error::Rejected(rejected)) = result else {
+        return result;
+    };
+    if guc::audit_log() {
+        error::log_rejected(&rejected);
     }
-    result
+    let is_about_keys = matches!(rejected.reason.stage(), Stage::Key | Stage::Signature);
+    Err(if is_about_keys && own_key_is_ignored() {
+        Error::OwnKeyIgnored(rejected)
+    } else {
+        Error::Rejected(rejected)
+    })
+}
+
+/// Whether the connection has keys that do not count, since the database trusts its providers alone.
+fn own_key_is_ignored() -> bool {
+    guc::has_jwk() && matches!(Keys::trusted(), Ok(Keys::Providers(_)))
 }
 
 /// What was accepted has no zero byte in it: a token is base64url, and JSON allows none.
@@ -640,21 +682,24 @@ fn c_string(bytes: &[u8]) -> std::ffi::CString {
 
 /// One sentence on why there is no `sub`, for an identity that was derived without an error.
 pub(crate) fn problem(identity: &Identity) -> Option<String> {
-    let sentence = match (identity.subject(), identity.source, &identity.jsonb) {
-        (Ok(Some(_)), ..) => return None,
-        (Err(error), ..) => return Some(error.sentence()),
-        (Ok(None), _, Some(_)) => "The claims have no \"sub\".",
-        (Ok(None), Source::SESSION_KEYS | Source::PROVIDERS, None) => {
-            if let (Source::SESSION_KEYS, Err(error)) = (identity.source, read_session_keys()) {
-                return Some(error.sentence());
-            }
-            "No token has been presented to this session, or it was forgotten."
+    let absent = "No token has been presented to this session, or it was forgotten.";
+    Some(match (identity.subject(), identity.source) {
+        (Ok(Some(_)), _) => return None,
+        (Err(error), _) => error.sentence(),
+        _ if identity.jsonb.is_some() => "The claims have no \"sub\".".into(),
+        (_, Source::SESSION_KEYS) => match read_session_keys() {
+            Err(error) => error.sentence(),
+            Ok(_) => absent.into(),
+        },
+        (_, Source::PROVIDERS) if own_key_is_ignored() => {
+            format!("{absent} {}", error::OWN_KEY_IGNORED)
         }
-        (Ok(None), ..) => {
-            "Nothing is trusted here: no provider is registered, the connection has no keys, and no claims are set."
-        }
-    };
-    Some(sentence.into())
+        (_, Source::PROVIDERS) => absent.into(),
+        _ => match &identity.fault {
+            Some(fault) => format!("{} does not count: {fault}.", identity.source),
+            None => "Nothing is trusted here: no provider is registered, the connection has no keys, and no claims are set.".into(),
+        },
+    })
 }
 
 /// The name of the source in force.

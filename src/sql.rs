@@ -7,6 +7,7 @@ use crate::call::{self, Answer, Call, Kind};
 use crate::datum;
 use crate::error::Error;
 use crate::identity;
+use crate::memory::{self, MAX_CLAIMS_BYTES};
 use crate::providers;
 use crate::session::{self, Identity};
 
@@ -37,7 +38,7 @@ export! {
     function init_jwks_wrapper, pg_finfo_init_jwks_wrapper = init_jwks;
     function jwt_session_init_wrapper, pg_finfo_jwt_session_init_wrapper = jwt_session_init;
     function jwt_session_init_local_wrapper, pg_finfo_jwt_session_init_local_wrapper =
-        jwt_session_init;
+        jwt_session_init_local;
     function verify_wrapper, pg_finfo_verify_wrapper = verify;
     function logout_wrapper, pg_finfo_logout_wrapper = logout;
     function status_wrapper, pg_finfo_status_wrapper = status;
@@ -77,7 +78,16 @@ fn init_jwks(call: &Call) -> Answer {
 }
 
 fn jwt_session_init(call: &Call) -> Answer {
-    session::present(call.bytes(0), call.bool(1).unwrap_or(false)).map(void)
+    session::present(call.bytes(0), false).map(void)
+}
+
+fn jwt_session_init_local(call: &Call) -> Answer {
+    session::present(call.bytes(0), is_local(call)?).map(void)
+}
+
+/// The second argument, on which hangs who has the token after the transaction.
+fn is_local(call: &Call) -> Result<bool, Error> {
+    call.bool(1).ok_or(Error::NullArgument("is_local"))
 }
 
 fn logout(_: &Call) -> Answer {
@@ -86,8 +96,7 @@ fn logout(_: &Call) -> Answer {
 }
 
 fn login(call: &Call) -> Answer {
-    let is_local = call.bool(1).unwrap_or(true);
-    let role = session::login(call.bytes(0), is_local)?;
+    let role = session::login(call.bytes(0), is_local(call)?)?;
     datum::name(&role)
 }
 
@@ -98,7 +107,7 @@ fn pre_request(_: &Call) -> Answer {
 /// BEFORE each row of `auth.providers`: checks what is written, and tells the other backends.
 fn check_provider(call: &Call) -> Answer {
     let trigger = call
-        .trigger()
+        .trigger(true)
         .filter(|trigger| providers::is_table(trigger.table()));
     let trigger = trigger.ok_or(Error::NotTheProvidersTable)?;
     providers::changed(trigger.table());
@@ -111,7 +120,7 @@ fn check_provider(call: &Call) -> Answer {
 /// AFTER each statement on `auth.providers`.
 fn providers_written(call: &Call) -> Answer {
     let trigger = call
-        .trigger()
+        .trigger(false)
         .filter(|trigger| providers::is_table(trigger.table()));
     let trigger = trigger.ok_or(Error::NotTheProvidersTable)?;
     providers::check_apart(trigger.table())?;
@@ -142,11 +151,14 @@ fn text(value: Option<&str>) -> Answer {
 }
 
 fn permissions(identity: &Identity, _: &Call) -> Answer {
+    memory::room(identity::size_of_permissions(&identity.members))?;
     identity::permissions(&identity.members).map_or(Ok(None), |list| datum::text_array(&list))
 }
 
 fn has_permission(identity: &Identity, call: &Call) -> Answer {
-    let name = call.bytes(0).map(<[u8]>::to_vec).map(datum::from_server);
+    // Longer than any claims are, it is none of theirs.
+    let name = call.bytes(0).filter(|name| name.len() <= MAX_CLAIMS_BYTES);
+    let name = name.map(<[u8]>::to_vec).map(datum::from_server);
     let has = matches!(name, Some(Ok(name)) if identity::has_permission(&identity.members, &name));
     Ok(Some(Datum::from(has)))
 }

@@ -29,7 +29,7 @@ impl<'a> Compact<'a> {
     /// Of the structure stage alone.
     pub fn parse(token: &'a [u8]) -> Result<Self, Rejection> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Rejection::TooLong { bytes: token.len() });
+            return Err(Rejection::TooLong);
         }
         let is_dot = |byte: &u8| *byte == b'.';
         let three_parts = || {
@@ -118,11 +118,6 @@ mod tests {
     fn the_size_limit_is_exact() {
         let token = |bytes: usize| format!("e30.{}.AAAA", "A".repeat(bytes - 9));
         assert!(Compact::parse(token(MAX_TOKEN_BYTES).as_bytes()).is_ok());
-        assert_eq!(
-            rejection(&token(MAX_TOKEN_BYTES + 1)),
-            Rejection::TooLong {
-                bytes: MAX_TOKEN_BYTES + 1
-            }
-        );
+        assert_eq!(rejection(&token(MAX_TOKEN_BYTES + 1)), Rejection::TooLong);
     }
 }

@@ -17,6 +17,9 @@ use crate::signature::{self, FoundGood};
 /// RSA moduli in bits: below is breakable (RFC 7518 section 3.3), above takes long to verify.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
+/// The longest text that is read for keys, in bytes.
+pub const MAX_KEY_SET_BYTES: usize = 256 * 1024;
+
 const RSA: &[Algorithm] = &[
     Algorithm::RS256,
     Algorithm::RS384,
@@ -134,6 +137,12 @@ impl KeySet {
     /// of one `kid`, a set that mixes secrets with public keys, and a set with no usable key.
     pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
         const FORM: &str = "Give a JWK, or a JWK Set: {\"keys\": [...]}.";
+        if text.len() > MAX_KEY_SET_BYTES {
+            return Err(KeySetError {
+                detail: format!("the text is longer than {MAX_KEY_SET_BYTES} bytes"),
+                hint: "Leave out the keys that no token is signed with.",
+            });
+        }
         let value = json::parse(text, json::MAX_DEPTH).map_err(|fault| KeySetError {
             detail: format!("not usable JSON: {fault}"),
             hint: FORM,

@@ -19,7 +19,7 @@ mod verify;
 
 pub use claims::Claims;
 pub use header::Header;
-pub use key_set::{Key, KeySet, KeySetError};
+pub use key_set::{Key, KeySet, KeySetError, MAX_KEY_SET_BYTES};
 pub use provider::{Provider, ProviderError, ProviderRow, RoleRules};
 pub use rejection::{Near, Rejected, Rejection, RoleFault, Stage, quoted};
 pub use verify::{Clock, MAX_KEYS_TRIED, MAX_TOKEN_BYTES, Token, TrustedKeys, verify};

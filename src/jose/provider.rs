@@ -232,7 +232,7 @@ impl Provider {
                     "the provider {} has the same issuer, and a token with \"alg\" \"{algorithm:?}\" could belong to either",
                     quoted(&other.name)
                 ),
-                hint: "Put the keys into one row, set algorithms so that they differ, or disable one.",
+                hint: crate::rejection::APART,
             })
         })
     }

@@ -59,9 +59,7 @@ pub enum Part {
 pub enum Rejection {
     /// No token at all was given where one is wanted.
     Missing,
-    TooLong {
-        bytes: usize,
-    },
+    TooLong,
     NotThreeParts {
         found: usize,
     },
@@ -90,6 +88,8 @@ pub enum Rejection {
         /// Of the session's keys; a provider's are nobody's business.
         trusted: Option<String>,
     },
+    /// More than one provider has a key that fits.
+    SeveralProviders,
 
     BadSignature {
         algorithm: Algorithm,
@@ -198,7 +198,7 @@ impl Rejection {
     pub fn stage(&self) -> Stage {
         match self {
             Self::Missing
-            | Self::TooLong { .. }
+            | Self::TooLong
             | Self::NotThreeParts { .. }
             | Self::NotBase64Url(_)
             | Self::HeaderNotObject(_)
@@ -208,7 +208,10 @@ impl Rejection {
             | Self::UnknownAlgorithm(_)
             | Self::NotAJwt(_)
             | Self::HeaderMemberNotString(_) => Stage::Header,
-            Self::NoTrustedKeys | Self::UnknownIssuer { .. } | Self::NoKeyFits { .. } => Stage::Key,
+            Self::NoTrustedKeys
+            | Self::UnknownIssuer { .. }
+            | Self::NoKeyFits { .. }
+            | Self::SeveralProviders => Stage::Key,
             Self::BadSignature { .. } => Stage::Signature,
             Self::PayloadNotObject(_) | Self::ClaimType { .. } | Self::NotRepresentable(_) => {
                 Stage::Payload
@@ -230,6 +233,7 @@ impl Rejection {
             Self::NotBase64Url(Part::Signature) => "invalid JWT signature encoding",
             Self::NoTrustedKeys => "no key to verify the token with",
             Self::UnknownIssuer { .. } => "unknown JWT issuer",
+            Self::SeveralProviders => "JWT could belong to several providers",
             Self::Audience(_) => "JWT audience is not accepted",
             Self::AuthorizedParty(_) => "JWT authorized party is not accepted",
             Self::MissingClaim(_) => "JWT lacks a required claim",
@@ -258,9 +262,7 @@ impl Rejection {
     fn facts(&self) -> String {
         match self {
             Self::Missing => "there is no token".into(),
-            Self::TooLong { bytes } => {
-                format!("the token has {bytes} bytes, more than {MAX_TOKEN_BYTES}")
-            }
+            Self::TooLong => format!("the token is longer than {MAX_TOKEN_BYTES} bytes"),
             Self::NotThreeParts { found } => {
                 format!("a JWT has 3 parts with dots between, this has {found}")
             }
@@ -317,6 +319,7 @@ impl Rejection {
                     None => token,
                 }
             }
+            Self::SeveralProviders => "more than one has a key that fits".into(),
             Self::BadSignature { algorithm, fitting } if *fitting > MAX_KEYS_TRIED => format!(
                 "no {algorithm:?} signature by any of the first {MAX_KEYS_TRIED} of the {fitting} keys that fit"
             ),
@@ -406,6 +409,7 @@ impl Rejection {
             Self::NoKeyFits { .. } => {
                 "If the issuer has rotated its keys, add the new ones from its JWK Set."
             }
+            Self::SeveralProviders => APART,
             Self::UnknownAlgorithm(name) if !name.eq_ignore_ascii_case("none") => ALGORITHMS,
             Self::Expired { .. } => "Get a fresh token from the issuer and present it.",
             Self::NotYetValid { .. } | Self::IssuedInFuture { .. } => {
@@ -424,6 +428,10 @@ impl Rejection {
         Some(fixed.into())
     }
 }
+
+/// What to do about two providers that could claim one token.
+pub(crate) const APART: &str =
+    "Put the keys into one row, set algorithms so that they differ, or disable one.";
 
 pub(crate) const ALGORITHMS: &str = "Accepted are RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384 and HS512.";
 

@@ -122,6 +122,16 @@ fn check_signature<'a>(
                     providers: rows.iter().map(|row| row.name.clone()).collect(),
                 });
             }
+            // Such rows are refused when they are written, but not where they arrive by logical
+            // replication, which fires no trigger for a statement.
+            let mut claimants: Vec<_> = fitting.iter().filter_map(|(_, row)| *row).collect();
+            claimants.dedup_by_key(|row| std::ptr::from_ref(*row));
+            if claimants.len() > 1 {
+                return Err(Rejected {
+                    reason: Rejection::SeveralProviders,
+                    providers: claimants.iter().map(|row| row.name.clone()).collect(),
+                });
+            }
             fitting
         }
     };
@@ -134,7 +144,7 @@ fn check_signature<'a>(
                 algorithm,
                 fitting: fitting.len(),
             },
-            // No two rows of an issuer have an algorithm in common.
+            // All of one provider, or of none.
             providers: fitting
                 .iter()
                 .take(1)

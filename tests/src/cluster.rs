@@ -82,6 +82,8 @@ impl Cluster {
                 .gid(account.gid())
                 .env("HOME", "/");
         }
+        // As in many a container: with it, pgrx by itself would put the frames of Rust into DETAIL.
+        command.env("RUST_BACKTRACE", "full");
         command.current_dir("/").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut keeper = command.spawn().expect("sh");
@@ -109,6 +111,41 @@ impl Cluster {
     pub fn log(&self) -> String {
         let log = std::fs::read(self.directory.join("server.log")).expect("a log");
         String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// Adds lines to postgresql.conf, of which the last for a parameter counts, and has the server read it.
+    pub fn reload(&self, lines: &str) {
+        let file = self.directory.join("data/postgresql.conf");
+        let mut text = std::fs::read_to_string(&file).expect("a configuration");
+        text.push_str(lines);
+        text.push('\n');
+        self.configure(&text);
+    }
+
+    /// Takes the lines that contain `text` out of postgresql.conf, and has the server read it.
+    pub fn reload_without(&self, text: &str) {
+        let file = self.directory.join("data/postgresql.conf");
+        let before = std::fs::read_to_string(&file).expect("a configuration");
+        let after: Vec<_> = before.lines().filter(|line| !line.contains(text)).collect();
+        self.configure(&after.join("\n"));
+    }
+
+    fn configure(&self, text: &str) {
+        // Written in place, so that it stays the server's own file.
+        let file = self.directory.join("data/postgresql.conf");
+        std::fs::write(file, text.to_owned() + "\n").expect("a configuration");
+        let loaded = |session: &mut Session| session.text("SELECT pg_conf_load_time()");
+        let mut admin = self.connect("postgres", "postgres");
+        let before = loaded(&mut admin);
+        admin.run("SELECT pg_reload_conf()");
+        // A new connection has what the postmaster had when it began.
+        for _ in 0..1000 {
+            if loaded(&mut self.connect("postgres", "postgres")) != before {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("the configuration was never read again");
     }
 
     /// A connection.

@@ -118,7 +118,7 @@ fn a_dumped_database_is_restored_with_its_providers() {
         let mut reader = to.connect(&reader, "");
         assert_eq!(reader.text("SELECT count(*) FROM auth.providers"), "4");
         reader.run("UPDATE auth.providers SET enabled = false");
-        app.user_refused().assert_stage("key", first_line::NO_KEY);
+        app.user_refused().assert_stage("key", first_line::ISSUER);
     }
 }
 
@@ -197,7 +197,7 @@ fn sessions_outlive_the_extension() {
     // The new table is listened to as the old one was.
     admin.run("UPDATE auth.providers SET enabled = false");
     for app in &mut apps {
-        app.user_refused().assert_stage("key", first_line::NO_KEY);
+        app.user_refused().assert_stage("key", first_line::ISSUER);
     }
     admin.run("UPDATE auth.providers SET enabled = true");
 
@@ -300,7 +300,7 @@ fn rows_that_arrive_by_logical_replication_are_checked_and_count() {
     source.rotate(&[&one]);
     wait_for(Ok("alice"));
     source.run("UPDATE auth.providers SET enabled = false");
-    wait_for(Err(first_line::NO_KEY));
+    wait_for(Err(first_line::ISSUER));
     // A row that the source let through is refused where it arrives.
     source.run(
         "ALTER TABLE auth.providers DISABLE TRIGGER ALL;
@@ -313,6 +313,6 @@ fn rows_that_arrive_by_logical_replication_are_checked_and_count() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     assert!(cluster.log().contains("invalid provider \"main\""));
-    wait_for(Err(first_line::NO_KEY));
+    wait_for(Err(first_line::ISSUER));
     target.run("ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s");
 }

@@ -1,6 +1,6 @@
 //! Applications behind a pooler: one connection serves many users in turn.
 
-use pg_session_jwt_tests::{Database, Issuer, first_line, sql_text};
+use pg_session_jwt_tests::{Database, Issuer, first_line, sql_text, token_with};
 use serde_json::json;
 
 #[test]
@@ -148,5 +148,51 @@ fn one_connection_can_alternate_among_more_users_than_any_cache_holds() {
             app.present(token);
             app.assert_user(&format!("user-{i}"));
         }
+    }
+}
+
+/// PgBouncer's server_reset_query is DISCARD ALL; others use RESET ALL.
+#[test]
+fn reset_all_forgets_the_token_and_keeps_the_role() {
+    let (db, issuer) = (Database::with_todos(), Issuer::ed25519());
+    let login = db.login_role();
+    db.superuser().register(&[&issuer]);
+    let alice = sql_text(&token_with(
+        &issuer,
+        "alice",
+        &json!({"role": "authenticated"}),
+    ));
+    for (reset, role) in [
+        ("RESET ALL", "authenticated"),
+        ("RESET ALL; RESET ROLE", login.as_str()),
+        ("DISCARD ALL", login.as_str()),
+        ("SELECT auth.logout()", login.as_str()),
+    ] {
+        let mut app = db.connect(&login, "");
+        app.run(&format!("SELECT auth.login({alice}, false)"));
+        assert_eq!(app.tasks(), ["write", "sleep"]);
+        app.run(reset);
+        app.assert_nobody();
+        assert_eq!(app.text("SELECT current_user"), role, "{reset}");
+    }
+}
+
+#[test]
+fn a_token_and_the_rows_for_it_are_two_statements() {
+    let (db, issuer) = (Database::with_todos(), Issuer::ed25519());
+    let mut app = db.app_with_key(&issuer);
+    let alice = sql_text(&issuer.token_for("alice"));
+    for present in [
+        format!("auth.jwt_session_init({alice}, true)"),
+        format!("set_config('pg_session_jwt.jwt', {alice}, true)"),
+    ] {
+        app.run("BEGIN");
+        let sql = format!("SELECT {present}, task FROM todos");
+        assert_eq!(app.rows(&sql), [""; 0]);
+        // The policy let no row through for which it would have been presented.
+        app.assert_nobody();
+        app.run(&format!("SELECT {present}"));
+        assert_eq!(app.tasks(), ["write", "sleep"]);
+        app.run("COMMIT");
     }
 }

@@ -310,7 +310,7 @@ fn set_session_authorization_gives_no_more_and_takes_nothing() {
         .run("UPDATE auth.providers SET enabled = false");
     session
         .user_refused()
-        .assert_stage("key", first_line::NO_KEY);
+        .assert_stage("key", first_line::ISSUER);
     session.run("RESET SESSION AUTHORIZATION; UPDATE auth.providers SET enabled = true");
     session.assert_user("alice");
 }
@@ -385,8 +385,12 @@ fn nothing_that_a_client_brings_counts_beside_a_provider() {
     admin.assert_user("carol");
     admin.run("RESET pg_session_jwt.claims");
 
-    // A provider that is disabled is none.
+    // A provider that is disabled is one all the same: nobody is trusted.
     admin.run("UPDATE auth.providers SET enabled = false");
+    requested.assert_nobody();
+    late.refused("SELECT auth.init()")
+        .assert("55000", NOT_TRUSTED);
+    admin.run("DELETE FROM auth.providers");
     requested.assert_user("mallory");
     late.run("SELECT auth.logout(); SELECT auth.init()");
     late.present(&own.token_for("mallory"));

@@ -23,7 +23,7 @@ fn removals(keys: &Issuer) -> [(&'static str, String, &'static str); 6] {
         (
             "UPDATE auth.providers SET enabled = false",
             "UPDATE auth.providers SET enabled = true".into(),
-            first_line::NO_KEY,
+            first_line::ISSUER,
         ),
         (
             "DELETE FROM auth.providers",
@@ -129,9 +129,9 @@ fn a_change_that_no_trigger_tells_of_counts_at_the_next_statement_too() {
     admin.run(off);
     app.assert_user("alice");
     admin.run(disable);
-    app.user_refused().assert("28000", first_line::NO_KEY);
+    app.user_refused().assert("28000", first_line::ISSUER);
     app.rejected(&token(&issuer, "bob"))
-        .assert("28000", first_line::NO_KEY);
+        .assert("28000", first_line::ISSUER);
     admin.run(enable);
     app.assert_user("alice");
 
@@ -140,14 +140,14 @@ fn a_change_that_no_trigger_tells_of_counts_at_the_next_statement_too() {
     app.assert_user("alice");
     admin.run("SET session_replication_role = replica");
     admin.run(disable);
-    app.user_refused().assert("28000", first_line::NO_KEY);
+    app.user_refused().assert("28000", first_line::ISSUER);
     admin.run(enable);
     app.assert_user("alice");
 
     admin.run("ALTER TABLE auth.providers ENABLE ALWAYS TRIGGER check_provider");
     app.assert_user("alice");
     admin.run(disable);
-    app.user_refused().assert("28000", first_line::NO_KEY);
+    app.user_refused().assert("28000", first_line::ISSUER);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn the_next_statement_may_be_one_of_a_function() {
             asked
                 .join()
                 .unwrap()
-                .assert_stage("key", first_line::NO_KEY);
+                .assert_stage("key", first_line::ISSUER);
         });
         admin.run("UPDATE auth.providers SET enabled = true");
     }
@@ -335,7 +335,7 @@ fn a_change_that_lands_while_a_backend_reads_is_not_missed() {
         reader.join().unwrap();
     });
     three.run("UPDATE auth.providers SET enabled = false");
-    app.user_refused().assert_stage("key", first_line::NO_KEY);
+    app.user_refused().assert_stage("key", first_line::ISSUER);
 }
 
 #[test]

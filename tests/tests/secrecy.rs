@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pg_session_jwt_tests::{
-    APP_USER, Database, Issuer, Session, b64, jwks, option, server_log, sql_text,
+    APP_USER, Database, Issuer, Session, b64, jwks, option, server_log, sql_text, token,
 };
 use serde_json::json;
 
@@ -289,6 +289,79 @@ fn the_server_log_has_neither_token_nor_secret() {
     }
     assert!(log.contains("pg_session_jwt: token rejected: invalid JWT signature"));
     assert!(log.contains("pg_session_jwt: token rejected: Token used after it has expired"));
+}
+
+/// What Postgres itself raises within a call of ours: SET ROLE that is not allowed, a time-out, a lock.
+#[test]
+fn errors_of_postgres_own_that_pass_through_show_no_token_and_no_frames() {
+    let db = Database::new();
+    let issuer = Issuer::ed25519();
+    let mut admin = db.superuser();
+    admin.register(&[&issuer]);
+    let app_role = db.role("no_member");
+    admin.run(
+        "CREATE FUNCTION signed_in(jwt text) RETURNS text LANGUAGE plpgsql AS
+             'BEGIN RETURN auth.login(jwt); END';
+         DO $$ BEGIN
+             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'authenticated') THEN
+                 CREATE ROLE authenticated;
+             END IF;
+         EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+         END $$;
+         UPDATE auth.providers SET default_role = 'authenticated';",
+    );
+    let token = token(&issuer, "alice");
+    let literal = sql_text(&token);
+    let mut app = db.connect(&app_role, "");
+    app.run("SET application_name = 'x'");
+    let mut told = Vec::new();
+    for sql in [
+        format!("SELECT auth.login({literal})"),
+        format!("SELECT signed_in({literal})"),
+        format!("DO $$ BEGIN PERFORM auth.login({literal}); END $$"),
+        format!("DO $$ BEGIN EXECUTE $x$SELECT auth.login({literal})$x$; END $$"),
+    ] {
+        told.push(app.client.simple_query(&sql).unwrap_err());
+    }
+    for error in &told {
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code().code(), "42501");
+        assert_eq!(
+            error.message(),
+            "permission denied to set role \"authenticated\""
+        );
+    }
+    // The table of providers is locked: the wait for it is cut short within a call of ours.
+    admin.run("BEGIN; LOCK TABLE auth.providers");
+    let mut app = db.connect(&app_role, "");
+    for (setting, state) in [("lock_timeout", "55P03"), ("statement_timeout", "57014")] {
+        app.run(&format!("SET {setting} = '50ms'"));
+        for sql in [
+            format!("SELECT auth.verify({literal})"),
+            format!("DO $$ BEGIN PERFORM auth.jwt_session_init({literal}); END $$"),
+        ] {
+            let error = app.client.simple_query(&sql).unwrap_err();
+            assert_eq!(error.code().unwrap().code(), state, "{error:?}");
+            told.push(error);
+        }
+    }
+    admin.run("ROLLBACK");
+    for error in &told {
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.where_(), None, "{error:?}");
+        let text = format!("{error:?}");
+        assert!(!text.contains(signature(&token)), "{text}");
+        let frames = ["std::", "core::", "pgrx", ".rs:"];
+        let detail = error.detail().unwrap_or_default();
+        assert!(!frames.iter().any(|frame| detail.contains(frame)), "{text}");
+    }
+    let end = in_log(&db, "end");
+    admin.run(&format!("DO $$ BEGIN RAISE LOG '{end}'; END $$"));
+    let log = log_with(&end);
+    assert!(log.contains("permission denied to set role"));
+    let line = log.lines().find(|line| line.contains(signature(&token)));
+    assert_eq!(line, None);
+    assert!(!log.contains("stack backtrace"), "frames in the log");
 }
 
 #[test]

@@ -83,11 +83,9 @@ impl Kept {
             .arg(&directory)
             .arg(task);
         forget_postgres_variables(&mut command);
-        // With it, pgrx puts a backtrace into the DETAIL of errors that passed through Rust: what the
-        // server prints must not depend on the shell that the tests were started from.
-        command
-            .env_remove("RUST_BACKTRACE")
-            .env_remove("RUST_LIB_BACKTRACE");
+        // As in many a container: with it, pgrx by itself would put the frames of Rust into the DETAIL of
+        // errors.
+        command.env("RUST_BACKTRACE", "full");
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
