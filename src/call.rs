@@ -1,15 +1,16 @@
 //! The frame around every SQL function: its arguments, its errors, and for accessors the value that
 //! is kept at the call site, so that a row costs what a constant costs.
 
-use pgrx::FromDatum;
 use std::ffi::CStr;
 
+use pgrx::FromDatum;
 use pgrx::pg_sys::{self, Datum};
 
 use crate::datum;
 use crate::error::{self, Error};
 use crate::memory;
 use crate::session::{self, Identity};
+use crate::table;
 
 /// What a body returns: a value, or SQL NULL.
 pub(crate) type Answer = Result<Option<Datum>, Error>;
@@ -163,7 +164,7 @@ impl Trigger<'_> {
         let row = self.row();
         // SAFETY: a tuple of the table, which is open and locked during the call.
         (!is_delete && !row.is_null())
-            .then(|| unsafe { datum::tuple_as_json(row, (*self.0.tg_relation).rd_att) })
+            .then(|| unsafe { table::tuple_as_json(row, (*self.0.tg_relation).rd_att) })
     }
 
     /// The new row, or the old one of a DELETE.
@@ -217,28 +218,21 @@ struct CallSite {
 /// as a transaction.
 const MAX_KEPT: u8 = 8;
 
-/// How a type is stored, as far as copying one goes.
-#[derive(Clone, Copy)]
-pub(crate) enum Kind {
-    /// `boolean`.
-    ByValue,
-    /// `uuid`.
-    Bytes16,
-    /// `text`, `text[]`, `jsonb`.
-    Varlena,
-}
-
-impl Kind {
-    /// # Safety
-    /// `value` is of this kind and not toasted; `context` is valid.
-    unsafe fn copy(self, value: Datum, context: pg_sys::MemoryContext) -> Datum {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self {
-                Self::ByValue => value,
-                Self::Bytes16 => datum::copy_bytes(value, 16, context),
-                Self::Varlena => datum::copy_varlena(value, context),
-            }
+/// A copy of a value of the function's return type, which the catalog knows, in the call site's memory.
+///
+/// # Safety
+/// `info` belongs to a call in hand, and the value is of that type and not toasted.
+unsafe fn keep(value: Datum, info: &pg_sys::FmgrInfo) -> Datum {
+    let (mut length, mut by_value) = (0, false);
+    // SAFETY: look-ups in the catalog; the memory lives as long as the call site.
+    unsafe {
+        let of_type = pg_sys::get_func_rettype(info.fn_oid);
+        pg_sys::get_typlenbyval(of_type, &raw mut length, &raw mut by_value);
+        match usize::try_from(length) {
+            _ if by_value => value,
+            Ok(length) => datum::copy_bytes(value, length, info.fn_mcxt),
+            // -1: a varlena (src/include/catalog/pg_type.h).
+            Err(_) => datum::copy_varlena(value, info.fn_mcxt),
         }
     }
 }
@@ -267,11 +261,10 @@ pub(crate) unsafe fn function(
 /// keep.
 ///
 /// # Safety
-/// As [`function`]; `kind` is that of the function's return type.
+/// As [`function`].
 #[inline]
 pub(crate) unsafe fn accessor(
     fcinfo: pg_sys::FunctionCallInfo,
-    kind: Kind,
     compute: fn(&Identity, &Call) -> Answer,
 ) -> Datum {
     // SAFETY: the pointers are valid during the call; for `fn_extra` see `Call::site`.
@@ -283,7 +276,7 @@ pub(crate) unsafe fn accessor(
             (*fcinfo).isnull = site.is_null;
             return site.value;
         }
-        compute_and_keep(fcinfo, kind, compute)
+        compute_and_keep(fcinfo, compute)
     }
 }
 
@@ -292,7 +285,6 @@ pub(crate) unsafe fn accessor(
 #[cold]
 unsafe fn compute_and_keep(
     fcinfo: pg_sys::FunctionCallInfo,
-    kind: Kind,
     compute: fn(&Identity, &Call) -> Answer,
 ) -> Datum {
     let body = |call: &Call| {
@@ -315,8 +307,8 @@ unsafe fn compute_and_keep(
             site.is_null = answer.is_none();
             site.value = match answer {
                 None => Datum::null(),
-                // SAFETY: `kind` is the caller's promise; a call site has an flinfo.
-                Some(value) => unsafe { kind.copy(value, (*(*fcinfo).flinfo).fn_mcxt) },
+                // SAFETY: a call site has an flinfo; a body returns what sql/auth.sql declares.
+                Some(value) => unsafe { keep(value, &*(*fcinfo).flinfo) },
             };
             site.stamp = stamp;
         }

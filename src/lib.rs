@@ -9,8 +9,9 @@
 //! | `session` | whom to trust, the claims in force, the caches |
 //! | `guc` | the parameters and their hooks |
 //! | `providers` | `auth.providers` as a snapshot, and what makes it stale |
-//! | `identity` | one name for what issuers call differently: organisations, permissions |
 //! | `datum` | values from and to Postgres |
+//! | `jsonb` | the claims as a jsonb, made when asked for |
+//! | `table` | tables read as catalogs are |
 //! | `error` | a reason → an error report, and the audit log |
 //! | `memory` | room, asked for before work begins |
 //! | `pg_session_jwt_jose` | the crate in `src/jose`: tokens, keys and rules, without Postgres |
@@ -19,11 +20,12 @@ mod call;
 mod datum;
 mod error;
 mod guc;
-mod identity;
+mod jsonb;
 mod memory;
 mod providers;
 mod session;
 mod sql;
+mod table;
 
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;

@@ -15,10 +15,10 @@ use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Oid};
 use serde_json::Value;
 
-use crate::datum;
 use crate::error::Error;
 use crate::guc;
 use crate::memory;
+use crate::table;
 
 /// The snapshot. Empty where the table is missing, which it is before ALTER EXTENSION … UPDATE.
 type Snapshot = Rc<[Provider]>;
@@ -111,12 +111,12 @@ fn read() -> Result<Snapshot, Error> {
         return Ok(Rc::new([]));
     };
     TABLE.store(table.to_u32(), Relaxed);
-    TOLD.store(datum::has_always_trigger(table, TELLER), Relaxed);
-    datum::rows(table)?.iter().map(provider).collect()
+    TOLD.store(table::has_always_trigger(table, TELLER), Relaxed);
+    table::rows(table)?.iter().map(provider).collect()
 }
 
 /// The provider that a row says.
-fn provider(row: &datum::Row) -> Result<Provider, Error> {
+fn provider(row: &table::Row) -> Result<Provider, Error> {
     let json = row
         .json
         .as_ref()
@@ -128,7 +128,7 @@ fn provider(row: &datum::Row) -> Result<Provider, Error> {
 /// stays the same whatever is renamed or moved. `None` where there is none, which is so before ALTER
 /// EXTENSION … UPDATE.
 fn table() -> Option<Oid> {
-    datum::extension_config(c"pg_session_jwt").first().copied()
+    table::extension_config(c"pg_session_jwt").first().copied()
 }
 
 fn parse(json: &str) -> Result<ProviderRow, Error> {
@@ -197,7 +197,7 @@ pub(crate) fn check_apart(table: Oid) -> Result<(), Error> {
         pg_sys::CommandCounterIncrement();
     }
     let mut rows = Vec::new();
-    for row in datum::rows(table)? {
+    for row in table::rows(table)? {
         match provider(&row) {
             Ok(provider) => rows.push((provider, row.is_written_here)),
             Err(error) if row.is_written_here => return Err(error),

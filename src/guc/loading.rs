@@ -6,11 +6,14 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 
-use pgrx::GucFlags;
 use pgrx::pg_sys::{self, GucContext as Context, GucSource as Source};
+use pgrx::{GucContext, GucFlags, GucRegistry};
 
-use super::REFUSED;
-use crate::error::{Error, Report};
+use super::value::{Text, text};
+use crate::error::{Error, Report, SetBy};
+
+/// See [`refused_parameter`]. A parameter itself, for parallel workers to receive it.
+static REFUSED: Text = Text::new(None);
 
 /// GUC_ALLOW_IN_PARALLEL (src/include/utils/guc.h). The bindings lack it where they were made from the
 /// headers of an older minor version.
@@ -71,6 +74,18 @@ fn can_define_in_parallel_mode() -> bool {
     }
 }
 
+/// Defines the parameter that says which values were refused; before all others.
+pub(super) fn define_refused(name: &'static CStr, flags: GucFlags) {
+    GucRegistry::define_string_guc(
+        name,
+        c"A parameter that was set in vain before the library was loaded: no identity is given.",
+        c"Set by the library alone.",
+        &REFUSED,
+        GucContext::Backend,
+        flags | GucFlags::NO_RESET_ALL | GucFlags::DISALLOW_IN_FILE,
+    );
+}
+
 /// The flag that lets a parameter be defined in parallel mode; none outside of it.
 pub(super) fn flags() -> GucFlags {
     // SAFETY: reads the state of the transaction.
@@ -82,8 +97,8 @@ pub(super) fn flags() -> GucFlags {
 }
 
 /// Takes the flag back: from now on SET is refused in parallel mode, as for any other parameter.
-pub(super) fn close_to_parallel_mode() {
-    for name in super::NAMES {
+pub(super) fn close_to_parallel_mode(names: &[&CStr]) {
+    for name in names {
         if let Some(option) = option(name) {
             // SAFETY: the backend's own record of a parameter, which stays as long as the backend.
             unsafe { (*option).flags &= !ALLOW_IN_PARALLEL };
@@ -269,38 +284,17 @@ fn apply(name: &CStr, value: &Value) {
     }
 }
 
-/// Who set a value that was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SetBy {
-    /// The client: startup packet, SET, or a function's SET.
-    Client,
-    /// postgresql.conf.
-    File,
-    /// ALTER DATABASE or ALTER ROLE.
-    Catalog,
-}
-
-impl SetBy {
-    fn from_source(source: Source::Type) -> Self {
-        match source {
-            ..=Source::PGC_S_ARGV => Self::File,
-            Source::PGC_S_GLOBAL..=Source::PGC_S_DATABASE_USER => Self::Catalog,
-            _ => Self::Client,
-        }
-    }
-
-    fn letter(self) -> char {
-        match self {
-            Self::Client => 'c',
-            Self::File => 'f',
-            Self::Catalog => 'd',
-        }
+fn set_by(source: Source::Type) -> SetBy {
+    match source {
+        ..=Source::PGC_S_ARGV => SetBy::File,
+        Source::PGC_S_GLOBAL..=Source::PGC_S_DATABASE_USER => SetBy::Catalog,
+        _ => SetBy::Client,
     }
 }
 
 /// Notes that a value was refused.
 fn refuse(name: &CStr, value: &Value) {
-    let by = SetBy::from_source(value.source);
+    let by = set_by(value.source);
     if by == SetBy::File
         && let Some(option) = option(name)
     {
@@ -330,7 +324,7 @@ impl Refusal {
     /// All that were noted, in `pg_session_jwt.refused_parameter`: a letter and a name each. A parameter
     /// itself, for parallel workers to receive it.
     fn all() -> Vec<Self> {
-        let note = super::text(&REFUSED, 4096).unwrap_or_default();
+        let note = text(&REFUSED, 4096).unwrap_or_default();
         let words = note.split(|&byte| byte == b' ');
         words
             .filter_map(<[u8]>::split_first)
@@ -346,9 +340,11 @@ impl Refusal {
     }
 
     fn note(refusals: &[Self]) {
-        let words = refusals
-            .iter()
-            .map(|refusal| format!("{}{}", refusal.by.letter(), refusal.name));
+        let words = refusals.iter().map(|Self { by, name }| match by {
+            SetBy::Client => format!("c{name}"),
+            SetBy::File => format!("f{name}"),
+            SetBy::Catalog => format!("d{name}"),
+        });
         let note = CString::new(words.collect::<Vec<_>>().join(" ")).unwrap_or_default();
         // SAFETY: C strings. PGC_S_OVERRIDE makes it the value to RESET to, which no ROLLBACK undoes.
         unsafe {

@@ -4,15 +4,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::rejection::{Part, Rejection};
-use crate::verify::MAX_TOKEN_BYTES;
+
+/// The longest token that is looked at, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// A token taken apart. Nothing about it has been verified.
 #[derive(Debug)]
 pub(crate) struct Compact<'a> {
     /// What is signed: the first two parts as they stand, with the dot between (RFC 7515 section 5.2).
     pub signed: &'a [u8],
-    /// The third part as it stands; known to be canonical base64url.
-    pub signature: &'a str,
+    /// The third part, decoded.
+    pub signature: Vec<u8>,
     /// The first part, decoded.
     pub header: Vec<u8>,
     /// The second part, decoded.
@@ -29,7 +31,9 @@ impl<'a> Compact<'a> {
     /// Of the structure stage alone.
     pub fn parse(token: &'a [u8]) -> Result<Self, Rejection> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Rejection::TooLong);
+            return Err(Rejection::TooLong {
+                limit: MAX_TOKEN_BYTES,
+            });
         }
         let is_dot = |byte: &u8| *byte == b'.';
         let three_parts = || {
@@ -45,9 +49,7 @@ impl<'a> Compact<'a> {
         Ok(Self {
             header: decode(header, Part::Header)?,
             payload: decode(payload, Part::Payload)?,
-            signature: decode(signature, Part::Signature).and_then(|_| {
-                std::str::from_utf8(signature).map_err(|_| Rejection::NotBase64Url(Part::Signature))
-            })?,
+            signature: decode(signature, Part::Signature)?,
             signed: &token[..header.len() + 1 + payload.len()],
         })
     }
@@ -118,6 +120,11 @@ mod tests {
     fn the_size_limit_is_exact() {
         let token = |bytes: usize| format!("e30.{}.AAAA", "A".repeat(bytes - 9));
         assert!(Compact::parse(token(MAX_TOKEN_BYTES).as_bytes()).is_ok());
-        assert_eq!(rejection(&token(MAX_TOKEN_BYTES + 1)), Rejection::TooLong);
+        assert_eq!(
+            rejection(&token(MAX_TOKEN_BYTES + 1)),
+            Rejection::TooLong {
+                limit: MAX_TOKEN_BYTES
+            }
+        );
     }
 }

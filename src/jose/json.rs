@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use crate::quoted::quoted;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::map::{Entry, Map};
 use serde_json::{Number, Value};
@@ -28,7 +29,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DuplicateMember(name) => {
-                write!(f, "member {} appears twice", crate::quoted(name))
+                write!(f, "member {} appears twice", quoted(name))
             }
             Self::TooDeep(limit) => write!(f, "nested deeper than {limit}"),
             Self::NulCharacter => f.write_str("a string contains U+0000"),

@@ -5,21 +5,28 @@
 //! arguments. So a rule can be read, fuzzed, timed and tested by itself.
 //!
 //! Two functions carry the security of the whole extension:
-//! [`verify`] accepts a token, and `Key::fits` (in `key_set.rs`) says which keys may be asked.
+//! [`verify`] accepts a token, and `Key::fits` (in `key.rs`) says which keys may be asked.
 
 mod claims;
+mod clerk_permissions;
 mod compact;
 mod header;
 pub mod json;
+mod key;
 mod key_set;
+pub mod organization;
 mod provider;
+mod quoted;
 mod rejection;
 mod signature;
 mod verify;
 
-pub use claims::Claims;
+pub use claims::{Claims, Clock};
+pub use compact::MAX_TOKEN_BYTES;
 pub use header::Header;
-pub use key_set::{Key, KeySet, KeySetError, MAX_KEY_SET_BYTES};
+pub use key::Key;
+pub use key_set::{KeySet, KeySetError, MAX_KEY_SET_BYTES};
 pub use provider::{Provider, ProviderError, ProviderRow, RoleRules};
-pub use rejection::{Near, Rejected, Rejection, RoleFault, Stage, quoted};
-pub use verify::{Clock, MAX_KEYS_TRIED, MAX_TOKEN_BYTES, Token, TrustedKeys, verify};
+pub use quoted::quoted;
+pub use rejection::{Near, Rejected, Rejection, RoleFault, Stage};
+pub use verify::{Accepted, MAX_KEYS_TRIED, Token, TrustedKeys, verify};

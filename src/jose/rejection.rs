@@ -5,9 +5,8 @@ use std::fmt;
 
 use jsonwebtoken::Algorithm;
 
-use crate::header::MAX_HEADER_DEPTH;
 use crate::json::Fault;
-use crate::verify::{MAX_KEYS_TRIED, MAX_TOKEN_BYTES};
+use crate::quoted::quoted;
 
 /// A step of verification. They run in this order and the first that fails is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +58,10 @@ pub enum Part {
 pub enum Rejection {
     /// No token at all was given where one is wanted.
     Missing,
-    TooLong,
+    TooLong {
+        /// in bytes
+        limit: usize,
+    },
     NotThreeParts {
         found: usize,
     },
@@ -93,6 +95,7 @@ pub enum Rejection {
 
     BadSignature {
         algorithm: Algorithm,
+        tried: usize,
         fitting: usize,
     },
 
@@ -198,7 +201,7 @@ impl Rejection {
     pub fn stage(&self) -> Stage {
         match self {
             Self::Missing
-            | Self::TooLong
+            | Self::TooLong { .. }
             | Self::NotThreeParts { .. }
             | Self::NotBase64Url(_)
             | Self::HeaderNotObject(_)
@@ -262,7 +265,7 @@ impl Rejection {
     fn facts(&self) -> String {
         match self {
             Self::Missing => "there is no token".into(),
-            Self::TooLong => format!("the token is longer than {MAX_TOKEN_BYTES} bytes"),
+            Self::TooLong { limit } => format!("the token is longer than {limit} bytes"),
             Self::NotThreeParts { found } => {
                 format!("a JWT has 3 parts with dots between, this has {found}")
             }
@@ -275,8 +278,8 @@ impl Rejection {
                 format!("the {part} part is not base64url without padding")
             }
             Self::HeaderNotObject(None) => "the header is not a JSON object".into(),
-            Self::HeaderNotObject(Some(Fault::TooDeep(_))) => {
-                format!("the header is nested deeper than {MAX_HEADER_DEPTH}")
+            Self::HeaderNotObject(Some(Fault::TooDeep(limit))) => {
+                format!("the header is nested deeper than {limit}")
             }
             Self::HeaderNotObject(Some(fault)) => format!("in the header: {fault}"),
             Self::HeaderExtension(name) => {
@@ -320,18 +323,17 @@ impl Rejection {
                 }
             }
             Self::SeveralProviders => "more than one has a key that fits".into(),
-            Self::BadSignature { algorithm, fitting } if *fitting > MAX_KEYS_TRIED => format!(
-                "no {algorithm:?} signature by any of the first {MAX_KEYS_TRIED} of the {fitting} keys that fit"
-            ),
             Self::BadSignature {
                 algorithm,
-                fitting: 1,
-            } => {
-                format!("no {algorithm:?} signature by the one key that fits")
-            }
-            Self::BadSignature { algorithm, fitting } => {
-                format!("no {algorithm:?} signature by any of the {fitting} keys that fit")
-            }
+                tried,
+                fitting,
+            } => match (tried, fitting) {
+                (_, 1) => format!("no {algorithm:?} signature by the one key that fits"),
+                (tried, fitting) if tried < fitting => format!(
+                    "no {algorithm:?} signature by any of the first {tried} of the {fitting} keys that fit"
+                ),
+                _ => format!("no {algorithm:?} signature by any of the {fitting} keys that fit"),
+            },
             Self::PayloadNotObject(None) => "not a JSON object".into(),
             Self::PayloadNotObject(Some(fault)) => format!("not usable JSON: {fault}"),
             Self::ClaimType { name, expected } => format!("\"{name}\" is not {expected}"),
@@ -443,38 +445,4 @@ fn list(texts: &[String]) -> String {
         .map(|text| quoted(text))
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// A text from outside, fit for a message: in quotes, ASCII, escaped, at most 64 characters.
-///
-/// Escaping keeps line ends out of the log and bytes that the server encoding lacks out of the
-/// protocol.
-pub fn quoted(text: &str) -> String {
-    const MOST: usize = 64;
-    let shown: String = text
-        .chars()
-        .take(MOST)
-        .flat_map(char::escape_default)
-        .collect();
-    let more = if text.chars().nth(MOST).is_some() {
-        "..."
-    } else {
-        ""
-    };
-    format!("\"{shown}{more}\"")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_message_quotes_can_neither_forge_a_log_line_nor_flood_it() {
-        assert_eq!(quoted("a\nLOG:  b\u{e9}\""), r#""a\nLOG:  b\u{e9}\"""#);
-        assert_eq!(quoted(&"x".repeat(64)), format!("\"{}\"", "x".repeat(64)));
-        assert_eq!(
-            quoted(&"x".repeat(65)),
-            format!("\"{}...\"", "x".repeat(64))
-        );
-    }
 }

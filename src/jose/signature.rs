@@ -1,33 +1,39 @@
-//! ring behind jsonwebtoken: the one place where a signature is computed with.
+//! The one place where a signature is verified: by ring.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::sync::Once;
 
-use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
-use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::signature::{Error as BadSignature, Verifier};
-use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use ring::rand::SystemRandom;
 use ring::{agreement, digest, hmac, signature};
 
-/// Whether `signature` (base64url) is `key`'s over `signed` by `algorithm`.
+/// Whether `signature` is `key`'s over `signed` by `algorithm`.
 ///
 /// False also where key and algorithm are of different families.
 pub(crate) fn verify(
-    signature: &str,
+    signature: &[u8],
     signed: &[u8],
     key: &DecodingKey,
     algorithm: Algorithm,
 ) -> bool {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        // Refused only where one is installed already, and none but this one ever is: no backend
-        // feature of jsonwebtoken is on.
-        let _ = RING.install_default();
-    });
-    key.family() == algorithm.family()
-        && jsonwebtoken::crypto::verify(signature, signed, key, algorithm).unwrap_or(false)
+    if key.family() != algorithm.family() {
+        return false;
+    }
+    match key.kind() {
+        DecodingKeyKind::RsaModulusExponent { n, e } => rsa(algorithm).is_some_and(|parameters| {
+            let key = signature::RsaPublicKeyComponents { n, e };
+            key.verify(parameters, signed, signature).is_ok()
+        }),
+        DecodingKeyKind::SecretOrDer(key) => match (public(algorithm), secret(algorithm)) {
+            (Some(algorithm), _) => signature::UnparsedPublicKey::new(algorithm, key)
+                .verify(signed, signature)
+                .is_ok(),
+            (None, Some(algorithm)) => {
+                hmac::verify(&hmac::Key::new(algorithm, key), signed, signature).is_ok()
+            }
+            (None, None) => false,
+        },
+    }
 }
 
 /// The signatures that one key was found to have made, so that a token which comes again is not
@@ -45,16 +51,16 @@ type Digest = [u8; 16];
 const REMEMBERED: usize = 3584;
 
 impl FoundGood {
-    /// Whether `signature` (base64url) over `signed` was found good before, or `verify` finds it so.
+    /// Whether `signature` over `signed` was found good before, or `verify` finds it so.
     pub(crate) fn or_if(
         &self,
         signed: &[u8],
-        signature: &str,
+        signature: &[u8],
         verify: impl FnOnce() -> bool,
     ) -> bool {
         let mut hash = digest::Context::new(&digest::SHA256);
-        // The dot makes it the token as it came, of which there is one spelling.
-        for part in [signed, b".", signature.as_bytes()] {
+        // The dot keeps the two apart: what is signed has just one, and a signature comes after the second.
+        for part in [signed, b".", signature] {
             hash.update(part);
         }
         let mut digest = Digest::default();
@@ -71,60 +77,6 @@ impl FoundGood {
             known.insert(digest);
         }
         good
-    }
-}
-
-static RING: CryptoProvider = CryptoProvider {
-    signer_factory: refuse_to_sign,
-    verifier_factory: verifier,
-    // Unused: keys are read by key_set.rs.
-    key_utils: KeyUtils::new_unimplemented(),
-};
-
-fn refuse_to_sign(_: &Algorithm, _: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
-    Err(ErrorKind::UnsupportedAlgorithm.into())
-}
-
-fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
-    Ok(Box::new(RingVerifier {
-        algorithm: *algorithm,
-        key: key.clone(),
-    }))
-}
-
-struct RingVerifier {
-    algorithm: Algorithm,
-    key: DecodingKey,
-}
-
-impl Verifier<Vec<u8>> for RingVerifier {
-    fn verify(&self, signed: &[u8], signature: &Vec<u8>) -> Result<(), BadSignature> {
-        let key = match self.key.kind() {
-            DecodingKeyKind::SecretOrDer(bytes) => bytes,
-            DecodingKeyKind::RsaModulusExponent { n, e } => {
-                let key = signature::RsaPublicKeyComponents { n, e };
-                let algorithm = rsa(self.algorithm).ok_or_else(BadSignature::new)?;
-                return key
-                    .verify(algorithm, signed, signature)
-                    .map_err(|_| BadSignature::new());
-            }
-        };
-        match public(self.algorithm) {
-            Some(algorithm) => {
-                signature::UnparsedPublicKey::new(algorithm, key).verify(signed, signature)
-            }
-            None => {
-                let algorithm = secret(self.algorithm).ok_or_else(BadSignature::new)?;
-                hmac::verify(&hmac::Key::new(algorithm, key), signed, signature)
-            }
-        }
-        .map_err(|_| BadSignature::new())
-    }
-}
-
-impl JwtVerifier for RingVerifier {
-    fn algorithm(&self) -> Algorithm {
-        self.algorithm
     }
 }
 
@@ -174,8 +126,8 @@ mod tests {
     fn a_good_signature_is_computed_once_and_a_bad_one_each_time() {
         let known = FoundGood::default();
         let computed = RefCell::new(0);
-        let check = |signed: &str, signature, good| {
-            known.or_if(signed.as_bytes(), signature, || {
+        let check = |signed: &str, signature: &str, good| {
+            known.or_if(signed.as_bytes(), signature.as_bytes(), || {
                 *computed.borrow_mut() += 1;
                 good
             })
@@ -192,9 +144,9 @@ mod tests {
     fn no_more_than_so_many_are_remembered() {
         let known = FoundGood::default();
         for number in 0..=REMEMBERED {
-            assert!(known.or_if(number.to_string().as_bytes(), "s", || true));
+            assert!(known.or_if(number.to_string().as_bytes(), b"s", || true));
         }
         assert_eq!(known.0.borrow().len(), 1);
-        assert!(!known.or_if(b"0", "s", || false), "forgotten, so computed");
+        assert!(!known.or_if(b"0", b"s", || false), "forgotten, so computed");
     }
 }

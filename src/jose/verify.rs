@@ -1,29 +1,18 @@
 //! The rule that accepts a token.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::claims::Claims;
+use crate::claims::{Claims, Clock};
 use crate::compact::Compact;
 use crate::header::Header;
 use crate::json::{self, Fault};
-use crate::key_set::{Key, KeySet};
+use crate::key::Key;
+use crate::key_set::KeySet;
 use crate::provider::{self, Provider};
 use crate::rejection::{Rejected, Rejection};
 
-/// The longest token that is looked at, in bytes.
-pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
-
 /// So many keys are tried at the most: each costs a signature verification.
 pub const MAX_KEYS_TRIED: usize = 8;
-
-/// The time that tokens are measured by.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Clock {
-    /// Seconds since the epoch.
-    pub now: f64,
-    /// Tolerance in seconds, for issuers whose clock is off.
-    pub skew: f64,
-}
 
 /// Whose keys count.
 #[derive(Debug, Clone, Copy)]
@@ -36,15 +25,26 @@ pub enum TrustedKeys<'a> {
     Providers(&'a [Provider]),
 }
 
-/// A token that has been accepted.
+/// A token that has been accepted, as far as rules ask about it again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Token {
     /// How it was signed.
     pub header: Header,
-    /// What it says.
+    /// The registered claims.
     pub claims: Claims,
     /// The name of the provider whose key signed it, where there are providers.
     pub provider: Option<String>,
+}
+
+/// What [`verify`] found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// Who signed what, how, and for how long.
+    pub token: Token,
+    /// All claims.
+    pub members: Map<String, Value>,
+    /// The same as the issuer wrote it: a JSON object of unique names, without U+0000.
+    pub json: String,
 }
 
 /// **The rule that accepts a token**: structure, header, key, signature, payload, time, policy, in
@@ -52,7 +52,7 @@ pub struct Token {
 ///
 /// # Errors
 /// The [`Rejection`] of the first stage that fails.
-pub fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Token, Rejected> {
+pub fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Accepted, Rejected> {
     let compact = Compact::parse(token)?;
     let members = Header::members(&compact.header)?;
     let payload = read_payload(&compact.payload)?;
@@ -63,15 +63,20 @@ pub fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Token,
         reason,
         providers: name.iter().cloned().collect(),
     };
-    let claims = check_payload(payload, compact.payload).map_err(of_provider)?;
+    let (members, json) = check_payload(payload, compact.payload).map_err(of_provider)?;
+    let claims = Claims::from_members(&members).map_err(of_provider)?;
     claims.check_time(clock).map_err(of_provider)?;
     provider
-        .map_or(Ok(()), |provider| provider.check_policy(&claims))
+        .map_or(Ok(()), |provider| provider.check_policy(&claims, &members))
         .map_err(of_provider)?;
-    Ok(Token {
-        header,
-        claims,
-        provider: name,
+    Ok(Accepted {
+        token: Token {
+            header,
+            claims,
+            provider: name,
+        },
+        members,
+        json,
     })
 }
 
@@ -136,12 +141,13 @@ fn check_signature<'a>(
         }
     };
     let verifies =
-        |(key, _): &&(&Key, _)| key.verifies(compact.signed, compact.signature, algorithm);
+        |(key, _): &&(&Key, _)| key.verifies(compact.signed, &compact.signature, algorithm);
     match fitting.iter().take(MAX_KEYS_TRIED).find(verifies) {
         Some((_, provider)) => Ok(*provider),
         None => Err(Rejected {
             reason: Rejection::BadSignature {
                 algorithm,
+                tried: fitting.len().min(MAX_KEYS_TRIED),
                 fitting: fitting.len(),
             },
             // All of one provider, or of none.
@@ -154,14 +160,17 @@ fn check_signature<'a>(
     }
 }
 
-/// Stage payload.
-fn check_payload(payload: Result<Value, Fault>, text: Vec<u8>) -> Result<Claims, Rejection> {
+/// Stage payload: a JSON object, and its text.
+fn check_payload(
+    payload: Result<Value, Fault>,
+    text: Vec<u8>,
+) -> Result<(Map<String, Value>, String), Rejection> {
     match payload {
         Ok(Value::Object(members)) => {
             let text = String::from_utf8(text).map_err(|_| {
                 Rejection::PayloadNotObject(Some(Fault::Syntax("not UTF-8".into())))
             })?;
-            Claims::from_members(members, text)
+            Ok((members, text))
         }
         Ok(_) => Err(Rejection::PayloadNotObject(None)),
         Err(fault) => Err(Rejection::PayloadNotObject(Some(fault))),
@@ -211,7 +220,7 @@ mod tests {
     }
 
     /// [`super::verify`] without the provider's name.
-    fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Token, Rejection> {
+    fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Accepted, Rejection> {
         verify_with_provider(token, trusted, clock).map_err(|rejected| rejected.reason)
     }
 
@@ -237,7 +246,7 @@ mod tests {
             let verify =
                 |token: &str| verify(token.as_bytes(), TrustedKeys::Set(&keys), at(IN_2030));
             let accepted = verify(&token).unwrap_or_else(|why| panic!("{library} {alg}: {why:?}"));
-            let read: Value = serde_json::from_str(&accepted.claims.json).expect("JSON");
+            let read: Value = serde_json::from_str(&accepted.json).expect("JSON");
             assert_eq!(read, claims, "{library} {alg}");
             for Tampered { how, token } in tampered {
                 let rejection = verify(&token).expect_err(&how);
@@ -293,6 +302,7 @@ mod tests {
                 "expired" => {
                     let claims = then
                         .unwrap_or_else(|why| panic!("{source}: {why:?}"))
+                        .token
                         .claims;
                     assert_eq!(claims.issuer.as_deref(), Some("joe"), "{source}");
                     assert!(matches!(rejection, Rejection::Expired { .. }), "{source}");

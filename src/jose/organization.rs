@@ -11,10 +11,12 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use crate::clerk_permissions::Masks;
+
 type Claims = Map<String, Value>;
 
 /// The organisation's id, in the issuer's own form.
-pub(crate) fn org_id(claims: &Claims) -> Option<&str> {
+pub fn org_id(claims: &Claims) -> Option<&str> {
     match Shape::of(claims) {
         Shape::ClerkV1 | Shape::WorkOs | Shape::Auth0 => text(claims, "org_id"),
         Shape::ClerkV2 | Shape::NeonAuth => text(object(claims, "o")?, "id"),
@@ -24,7 +26,7 @@ pub(crate) fn org_id(claims: &Claims) -> Option<&str> {
 }
 
 /// The user's role in the organisation, without Clerk's `org:`. Not the database role.
-pub(crate) fn org_role(claims: &Claims) -> Option<&str> {
+pub fn org_role(claims: &Claims) -> Option<&str> {
     match Shape::of(claims) {
         Shape::ClerkV1 => without_prefix(text(claims, "org_role")?),
         // Clerk writes it without the prefix; a template may have put it back.
@@ -39,7 +41,7 @@ pub(crate) fn org_role(claims: &Claims) -> Option<&str> {
 }
 
 /// The organisation's name as it stands in addresses.
-pub(crate) fn org_slug(claims: &Claims) -> Option<&str> {
+pub fn org_slug(claims: &Claims) -> Option<&str> {
     match Shape::of(claims) {
         Shape::ClerkV1 => text(claims, "org_slug"),
         Shape::ClerkV2 => text(object(claims, "o")?, "slg"),
@@ -53,7 +55,7 @@ pub(crate) fn org_slug(claims: &Claims) -> Option<&str> {
 
 /// What the user may do, as the issuer's dashboard writes it. None where the token says nothing
 /// about permissions, an empty list where it says that there are none.
-pub(crate) fn permissions(claims: &Claims) -> Option<Vec<Cow<'_, str>>> {
+pub fn permissions(claims: &Claims) -> Option<Vec<Cow<'_, str>>> {
     Some(match stated(claims)? {
         Stated::List(list) => list
             .iter()
@@ -71,7 +73,7 @@ pub(crate) fn permissions(claims: &Claims) -> Option<Vec<Cow<'_, str>>> {
 /// The memory in bytes that [`permissions`], and an array made of them, take at most.
 ///
 /// Clerk's permissions can be far longer than the claims: each names its feature in full.
-pub(crate) fn size_of_permissions(claims: &Claims) -> usize {
+pub fn size_of_permissions(claims: &Claims) -> usize {
     const EACH: usize = 256;
     match stated(claims) {
         Some(Stated::Masks(masks)) => masks
@@ -85,7 +87,7 @@ pub(crate) fn size_of_permissions(claims: &Claims) -> usize {
 }
 
 /// Whether `permission`, written as [`permissions`] writes it, is among them.
-pub(crate) fn has_permission(claims: &Claims, permission: &str) -> bool {
+pub fn has_permission(claims: &Claims, permission: &str) -> bool {
     match stated(claims) {
         None => false,
         Some(Stated::List(list)) => list.iter().any(|item| item.as_str() == Some(permission)),
@@ -204,6 +206,14 @@ fn workos_role(claims: &Claims) -> Option<&str> {
     (!moved).then_some(role)
 }
 
+fn masks<'a>(claims: &'a Claims, o: &'a Claims) -> Masks<'a> {
+    Masks::new(
+        text(claims, "fea").unwrap_or_default(),
+        text(o, "per").unwrap_or_default(),
+        text(o, "fpm").unwrap_or_default(),
+    )
+}
+
 /// Permissions as they stand in the token.
 enum Stated<'a> {
     List(&'a [Value]),
@@ -216,7 +226,7 @@ fn stated(claims: &Claims) -> Option<Stated<'_>> {
         Shape::ClerkV1 => list(claims, "org_permissions").map(Stated::List),
         // Without an active organisation Clerk's own libraries have no permissions either, rather
         // than none of them.
-        Shape::ClerkV2 => object(claims, "o").map(|o| Stated::Masks(Masks::of(claims, o))),
+        Shape::ClerkV2 => object(claims, "o").map(|o| Stated::Masks(masks(claims, o))),
         Shape::WorkOs => list(claims, "permissions").map(Stated::List),
         // `permissions` is there where the API adds them to its tokens; `scope` is then only what
         // the application asked for:
@@ -229,103 +239,6 @@ fn stated(claims: &Claims) -> Option<Stated<'_>> {
         }),
         Shape::NeonAuth | Shape::Supabase => None,
     }
-}
-
-/// Clerk's version 2 of an organisation's permissions: for the feature at each position of `fea`,
-/// the integer at the same position of `o.fpm`, whose bits, the least significant first, say
-/// which names of `o.per` it has
-/// (<https://clerk.com/docs/guides/sessions/session-tokens>, "Decode `o.fpm` manually").
-///
-/// Positions count all of `fea`, as that page says and as Clerk's libraries for Go and Python do.
-/// Its library for JavaScript counts the organisation's features only; the two differ where a
-/// user's feature precedes an organisation's.
-struct Masks<'a> {
-    /// `fea`: `scope:feature` by commas.
-    features: &'a str,
-    /// `o.per`, by position. An empty name keeps its position and grants nothing.
-    names: Vec<&'a str>,
-    /// `o.fpm`, by commas; shorter than `features` where the last have no permissions.
-    masks: &'a str,
-}
-
-impl<'a> Masks<'a> {
-    fn of(claims: &'a Claims, o: &'a Claims) -> Self {
-        let names = text(o, "per").unwrap_or_default();
-        Self {
-            features: text(claims, "fea").unwrap_or_default(),
-            names: names.split(',').map(str::trim).collect(),
-            masks: text(o, "fpm").unwrap_or_default(),
-        }
-    }
-
-    /// Pairs of feature and permission. Takes as long as the claims are, since a mask cannot have
-    /// more bits than its digits give: features times names would be too many.
-    fn granted(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.features
-            .split(',')
-            .zip(self.masks.split(','))
-            .filter_map(|(feature, mask)| {
-                Some((
-                    organization_feature(feature)?,
-                    low_bits(mask.trim(), self.names.len())?,
-                ))
-            })
-            .flat_map(|(feature, words)| {
-                ones(words)
-                    // A bit beyond the names has no name.
-                    .filter_map(|bit| self.names.get(bit))
-                    .filter(|name| !name.is_empty())
-                    .map(move |&name| (feature, name))
-            })
-    }
-}
-
-/// The feature, where the organisation has it: scopes are `o`, `u` (user), and both as `uo` (the
-/// documentation) or `ou` (Clerk's tests). A colon in its name would make the permission's name
-/// ambiguous, and slugs have none.
-fn organization_feature(entry: &str) -> Option<&str> {
-    let (scope, feature) = entry.trim().split_once(':')?;
-    let usable = matches!(scope, "o" | "uo" | "ou") && !feature.is_empty();
-    (usable && !feature.contains(':')).then_some(feature)
-}
-
-/// The lowest `width` bits (and those that fill up the last word) of a decimal number of any
-/// size, least significant word first. None for what is not a number of digits only: a sign, for
-/// one, would come from an issuer that has overflowed.
-fn low_bits(decimal: &str, width: usize) -> Option<Vec<u64>> {
-    /// The most digits that always fit a word.
-    const DIGITS: usize = 19;
-
-    if decimal.is_empty() || !decimal.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    // A digit gives less than four bits.
-    let bits = width.min(decimal.len().saturating_mul(4));
-    let mut words = vec![0_u64; bits.div_ceil(64)];
-    for digits in decimal.as_bytes().chunks(DIGITS) {
-        let (mut scale, mut carry) = (1_u64, 0_u64);
-        for digit in digits {
-            scale *= 10;
-            carry = carry * 10 + u64::from(digit - b'0');
-        }
-        // words = words * scale + digits, modulo the width: what leaves the last word is dropped.
-        for word in &mut words {
-            let product = u128::from(*word) * u128::from(scale) + u128::from(carry);
-            *word = product as u64;
-            carry = (product >> 64) as u64;
-        }
-    }
-    Some(words)
-}
-
-/// Positions of the bits that are set, in order.
-fn ones(words: Vec<u64>) -> impl Iterator<Item = usize> {
-    words.into_iter().enumerate().flat_map(|(index, word)| {
-        // Each step clears the lowest bit that is set.
-        std::iter::successors(Some(word), |word| Some(word & word.wrapping_sub(1)))
-            .take_while(|&word| word != 0)
-            .map(move |word| index * 64 + word.trailing_zeros() as usize)
-    })
 }
 
 /// Clerk's version 1 writes roles as `org:admin`.
@@ -376,7 +289,7 @@ mod tests {
     }
 
     fn issuers() -> Vec<Value> {
-        serde_json::from_str(include_str!("../tests/vectors/identity.json")).expect("valid")
+        serde_json::from_str(include_str!("../../tests/vectors/identity.json")).expect("valid")
     }
 
     #[test]

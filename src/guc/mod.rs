@@ -1,0 +1,190 @@
+//! The parameters (`pg_session_jwt.*`) and their hooks.
+//!
+//! All that decides who somebody is lives in parameters, because Postgres already does the hard part
+//! for them: SET LOCAL ends, ROLLBACK restores, parallel workers receive them, DISCARD ALL forgets.
+//! What is derived from them elsewhere is a cache, and [`epoch`] says when it is stale.
+//!
+//! | room | what lives there |
+//! | --- | --- |
+//! | `keys` | `pg_session_jwt.jwk` |
+//! | `token` | `pg_session_jwt.jwt`, and the ids that were accepted |
+//! | `loading` | what happened to the parameters before the library was loaded, and while |
+//! | `value` | values copied and set, and the number that changes with them |
+
+mod keys;
+mod loading;
+mod token;
+mod value;
+
+use std::ffi::{CStr, c_void};
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
+
+use crate::memory::MAX_CLAIMS_BYTES;
+use loading::define_guarded;
+use token::Judge;
+use value::{Text, assign_text, copied, set, text};
+
+pub(crate) use keys::{has_jwk, jwk, jwk_came_with_connection, jwk_epoch, pin_jwk};
+pub(crate) use loading::{completely, refused_parameter};
+pub(crate) use token::{Presentation, Progress, accept_id, clear_jwt, knows_ids, last_id, set_jwt};
+pub(crate) use value::{changed, epoch};
+
+static CLAIMS: Text = Text::new(None);
+static REQUEST_CLAIMS: GucSetting<RequestClaims> =
+    GucSetting::<RequestClaims>::new(RequestClaims::Fallback);
+static CLOCK_SKEW: GucSetting<i32> = GucSetting::<i32>::new(60);
+static AUDIT_LOG: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+/// Values of `pg_session_jwt.request_claims`.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+enum RequestClaims {
+    #[name = c"fallback"]
+    Fallback,
+    #[name = c"never"]
+    Never,
+}
+
+/// `pg_session_jwt.claims`.
+pub(crate) fn claims() -> Option<Vec<u8>> {
+    text(&CLAIMS, MAX_CLAIMS_BYTES)
+}
+
+/// `request.jwt.claims`, where `pg_session_jwt.request_claims` lets it count.
+///
+/// It is PostgREST's parameter, so it stays a placeholder without hooks: ask each time.
+pub(crate) fn request_claims() -> Option<Vec<u8>> {
+    if REQUEST_CLAIMS.get() == RequestClaims::Never {
+        return None;
+    }
+    foreign(c"request.jwt.claims")
+}
+
+/// `request.headers`: PostgREST's, a placeholder too.
+pub(crate) fn request_headers() -> Option<Vec<u8>> {
+    foreign(c"request.headers")
+}
+
+/// The value of a parameter that is not ours; `None` when it is empty or unknown.
+fn foreign(name: &CStr) -> Option<Vec<u8>> {
+    // SAFETY: the string belongs to the GUC machinery and is copied before anything can change it.
+    let value = unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        copied(value, MAX_CLAIMS_BYTES)
+    };
+    value.filter(|value| !value.is_empty())
+}
+
+/// `pg_session_jwt.clock_skew` in seconds.
+pub(crate) fn clock_skew() -> f64 {
+    CLOCK_SKEW.get().into()
+}
+
+/// `pg_session_jwt.audit_log`.
+pub(crate) fn audit_log() -> bool {
+    AUDIT_LOG.get()
+}
+
+/// SET ROLE (SET LOCAL ROLE with `is_local`), with Postgres's own rules: the session user must be a
+/// member, and not within a SECURITY DEFINER function.
+pub(crate) fn set_role(name: &CStr, is_local: bool) {
+    set(c"role", name.as_ptr(), is_local);
+}
+
+/// RESET ROLE.
+pub(crate) fn reset_role() {
+    set(c"role", std::ptr::null(), false);
+}
+
+/// Whether a role of this name exists and is a superuser.
+pub(crate) fn is_superuser(name: &CStr) -> bool {
+    // SAFETY: catalog look-ups; an invalid Oid is no superuser.
+    unsafe { pg_sys::superuser_arg(pg_sys::get_role_oid(name.as_ptr(), true)) }
+}
+
+/// All names, the hidden one included.
+const NAMES: [&CStr; 7] = [
+    c"pg_session_jwt.refused_parameter",
+    c"pg_session_jwt.jwk",
+    c"pg_session_jwt.jwt",
+    c"pg_session_jwt.claims",
+    c"pg_session_jwt.request_claims",
+    c"pg_session_jwt.clock_skew",
+    c"pg_session_jwt.audit_log",
+];
+
+/// Defines the parameters and reserves their prefix.
+pub(crate) fn define(judge: Judge) {
+    // pg_settings.reset_val bypasses show hooks: NO_SHOW_ALL keeps the two secrets out of that view.
+    let loading = loading::flags();
+    let hidden = GucFlags::NO_SHOW_ALL | loading;
+    loading::define_refused(NAMES[0], hidden);
+    keys::define(NAMES[1], hidden);
+    token::define(NAMES[2], hidden, judge);
+    // SAFETY (of all that follow): the hooks raise an ERROR from frames without destructors alone.
+    define_guarded(NAMES[3], |name| unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            name,
+            c"Claims that count without a token: a JSON object.",
+            c"For testing policies, and for middleware that verifies tokens itself. Wins over a token.",
+            &CLAIMS,
+            GucContext::Suset,
+            loading,
+            None,
+            Some(assign_text),
+            None,
+        );
+    });
+    define_guarded(NAMES[4], |name| unsafe {
+        GucRegistry::define_enum_guc_with_hooks(
+            name,
+            c"Whether request.jwt.claims counts when no key is configured.",
+            c"Anybody can set request.jwt.claims: \"never\" unless PostgREST alone can connect.",
+            &REQUEST_CLAIMS,
+            GucContext::Suset,
+            loading,
+            None,
+            Some(assign_number),
+            None,
+        );
+    });
+    define_guarded(NAMES[5], |name| unsafe {
+        GucRegistry::define_int_guc_with_hooks(
+            name,
+            c"Tolerance for the clocks of issuers, applied to exp, nbf and iat.",
+            c"",
+            &CLOCK_SKEW,
+            0,
+            86_400,
+            GucContext::Suset,
+            GucFlags::UNIT_S | loading,
+            None,
+            Some(assign_number),
+            None,
+        );
+    });
+    define_guarded(NAMES[6], |name| unsafe {
+        GucRegistry::define_bool_guc_with_hooks(
+            name,
+            c"Logs each token that is accepted or rejected.",
+            c"One line each in the server log: subject, audience, issuer and key id, or the reason.",
+            &AUDIT_LOG,
+            GucContext::Suset,
+            loading,
+            None,
+            Some(assign_flag),
+            None,
+        );
+    });
+    loading::close_to_parallel_mode(&NAMES);
+    // SAFETY: a C string.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"pg_session_jwt".as_ptr()) };
+}
+
+unsafe extern "C-unwind" fn assign_number(_: i32, _: *mut c_void) {
+    changed();
+}
+
+unsafe extern "C-unwind" fn assign_flag(_: bool, _: *mut c_void) {
+    changed();
+}

@@ -1,0 +1,223 @@
+//! Tokens: presented, verified, counted, kept.
+
+use std::cell::RefCell;
+use std::mem::ManuallyDrop;
+use std::rc::Rc;
+
+use pg_session_jwt_jose::{MAX_TOKEN_BYTES, Rejected, Rejection, Stage, TrustedKeys, verify};
+use serde_json::Map;
+
+use super::clock;
+use super::identity::{self, Identity};
+use super::trust::{Keys, Source, enter, session_keys};
+use crate::datum;
+use crate::error::{self, Error};
+use crate::guc::{self, Presentation, Progress};
+use crate::memory;
+use crate::providers;
+
+/// Verifies a token that is, or is about to be, in force: by key, clock and policy, and for replay, unless
+/// its id has been counted. Notes in `presented` how far it has come thereby.
+pub(super) fn accept(presented: &mut Presentation, keys: &Keys) -> Result<Rc<Identity>, Error> {
+    let identity = verified(&presented.token, keys)?;
+    if !presented.progress.counted
+        && let Some(jti) = replay_id(&identity)
+    {
+        count(jti).map_err(Rejected::from)?;
+        presented.progress.counted = true;
+    }
+    presented.progress.used = true;
+    Ok(identity)
+}
+
+/// Counts a token id, which must be above all that were counted before.
+fn count(jti: i64) -> Result<(), Rejection> {
+    let last = guc::last_id();
+    if !guc::knows_ids() || last.is_some_and(|last| jti <= last) {
+        return Err(Rejection::Replayed { jti, last });
+    }
+    guc::accept_id(jti);
+    Ok(())
+}
+
+/// The token's id, where the rule holds that ids must increase: under a key that came with the
+/// connection, for integers.
+fn replay_id(identity: &Identity) -> Option<i64> {
+    let startup_key = identity.source == Source::SessionKeys && guc::jwk_came_with_connection();
+    let token = identity.token.as_ref()?;
+    token.claims.integer_id.filter(|_| startup_key)
+}
+
+/// Counts the id of a token that is being presented under a startup key, if it is sound. For why so
+/// early, see `check_jwt` in `guc`. There need not be a transaction, so no catalog is read: where a
+/// provider is registered the token will not be believed anyhow.
+///
+/// # Errors
+/// [`Error::OutOfMemory`]
+pub(crate) fn judge(token: &[u8]) -> Result<bool, Error> {
+    let keys = match session_keys() {
+        Ok(Some(keys)) => keys,
+        Err(Error::OutOfMemory) => return Err(Error::OutOfMemory),
+        Ok(None) | Err(_) => return Ok(false),
+    };
+    memory::room_to_read(token.len().min(MAX_TOKEN_BYTES))?;
+    let accepted = verify(token, TrustedKeys::Set(&keys), clock::now());
+    Ok(accepted.is_ok_and(|accepted| {
+        let id = accepted.token.claims.integer_id;
+        id.is_none_or(|jti| count(jti).is_ok())
+    }))
+}
+
+/// Tokens that trusted keys signed. Their times are checked at each use.
+struct Kept {
+    /// The latest last.
+    tokens: Vec<(Box<[u8]>, Rc<Identity>)>,
+    /// The [`guc::jwk_epoch`] and the [`providers::epoch`] that they belong to.
+    epochs: (u64, u64),
+}
+
+/// A pooled connection serves a few users in turn; each kept token costs up to 50 kB.
+const TOKENS_KEPT: usize = 8;
+
+thread_local! {
+    // Never dropped: at process exit Postgres's memory is not ours to free.
+    static KEPT: ManuallyDrop<RefCell<Kept>> = const {
+        ManuallyDrop::new(RefCell::new(Kept { tokens: Vec::new(), epochs: (0, 0) }))
+    };
+}
+
+/// Verifies a token against the trusted keys and the clock. Keeps what it has verified, but nothing
+/// of who is who.
+fn verified(token: &[u8], keys: &Keys) -> Result<Rc<Identity>, Error> {
+    let now = clock::now();
+    let known = KEPT.with(|kept| {
+        let mut kept = kept.borrow_mut();
+        let epochs = (guc::jwk_epoch(), providers::epoch());
+        if kept.epochs != epochs {
+            kept.tokens.clear();
+            kept.epochs = epochs;
+        }
+        let known = kept.tokens.iter().find(|(text, _)| **text == *token);
+        known.map(|(_, identity)| Rc::clone(identity))
+    });
+    if let Some(identity) = known {
+        identity.check_time(now)?;
+        return Ok(identity);
+    }
+    let of_session;
+    let trusted = match keys {
+        Keys::Providers(providers) => TrustedKeys::Providers(providers),
+        Keys::Session => {
+            of_session = session_keys()?;
+            of_session
+                .as_deref()
+                .map_or(TrustedKeys::None, TrustedKeys::Set)
+        }
+        Keys::None => TrustedKeys::None,
+    };
+    memory::room_to_read(token.len())?;
+    let accepted = verify(token, trusted, now)?;
+    let identity = Rc::new(Identity::from_token(accepted, keys)?);
+    KEPT.with(|kept| {
+        let tokens = &mut kept.borrow_mut().tokens;
+        if tokens.len() == TOKENS_KEPT {
+            tokens.remove(0);
+        }
+        tokens.push((token.into(), Rc::clone(&identity)));
+    });
+    Ok(identity)
+}
+
+/// Verifies a token and puts it in force, for the session or (`is_local`) the transaction.
+///
+/// # Errors
+/// When it is not accepted; then all stays as it was.
+pub(crate) fn present(token: Option<&[u8]>, is_local: bool) -> Result<(), Error> {
+    let (presented, identity) = examine(token)?;
+    put_in_force(&presented, &identity, is_local);
+    Ok(())
+}
+
+/// Verifies a token that is about to be put in force.
+pub(super) fn examine(token: Option<&[u8]>) -> Result<(Presentation, Rc<Identity>), Error> {
+    enter()?;
+    let missing = || Error::from(Rejected::from(Rejection::Missing));
+    audited(token.ok_or_else(missing).and_then(|token| {
+        let mut presented = Presentation {
+            // One byte more than a token may have is refused like any other that is too long.
+            token: token[..token.len().min(MAX_TOKEN_BYTES + 1)].to_vec(),
+            progress: Progress::default(),
+        };
+        let identity = accept(&mut presented, &Keys::trusted()?)?;
+        Ok((presented, identity))
+    }))
+}
+
+pub(super) fn put_in_force(presented: &Presentation, identity: &Identity, is_local: bool) {
+    guc::set_jwt(
+        &datum::c_string(&presented.token),
+        is_local,
+        presented.progress,
+    );
+    announce(identity);
+}
+
+/// Presents the token of PostgREST's Authorization header (RFC 6750 section 2.1) for the transaction;
+/// none where the header has none.
+///
+/// # Errors
+/// As [`present`], and when `request.headers` is not a JSON object.
+pub(crate) fn present_authorization_header() -> Result<(), Error> {
+    let headers = match guc::request_headers() {
+        Some(headers) => identity::read_parameter("request.headers", headers)?.1,
+        None => Map::new(),
+    };
+    let value = headers
+        .get("authorization")
+        .and_then(|value| value.as_str())
+        .unwrap_or_default();
+    match value.trim().split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+            present(Some(token.trim().as_bytes()), true)
+        }
+        _ => {
+            guc::clear_jwt(true);
+            Ok(())
+        }
+    }
+}
+
+/// Verifies a token and puts nothing in force. It may be one that was used before.
+///
+/// # Errors
+/// When it is not accepted.
+pub(crate) fn verify_only(token: &[u8]) -> Result<Rc<Identity>, Error> {
+    enter()?;
+    audited(Keys::trusted().and_then(|keys| verified(token, &keys)))
+}
+
+/// Notes in the audit log that a token counts from now on.
+pub(super) fn announce(identity: &Identity) {
+    if guc::audit_log()
+        && let Some(token) = &identity.token
+    {
+        error::log_accepted(token);
+    }
+}
+
+/// Notes a rejection in the audit log, and on a connection with keys of its own says where these stand.
+pub(super) fn audited<T>(result: Result<T, Error>) -> Result<T, Error> {
+    let Err(Error::Rejected(rejected)) = result else {
+        return result;
+    };
+    if guc::audit_log() {
+        error::log_rejected(&rejected);
+    }
+    let is_about_keys = matches!(rejected.reason.stage(), Stage::Key | Stage::Signature);
+    let put_aside = || Keys::trusted().is_ok_and(|keys| keys.put_aside_the_sessions());
+    Err(if is_about_keys && put_aside() {
+        Error::OwnKeyIgnored(rejected)
+    } else {
+        Error::Rejected(rejected)
+    })
+}

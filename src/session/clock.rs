@@ -1,0 +1,59 @@
+//! The time that tokens are measured by, and the statement in which that was last done.
+
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use pg_session_jwt_jose::Clock;
+use pgrx::pg_sys;
+
+use crate::guc;
+
+/// The statement (by its start time) in which the identity was last checked against the clock.
+static CHECKED_IN: AtomicI64 = AtomicI64::new(i64::MIN);
+
+/// Whether the identity in force has been checked in the statement in hand.
+#[inline]
+pub(super) fn is_checked() -> bool {
+    CHECKED_IN.load(Relaxed) == statement_start()
+}
+
+/// Notes that it has.
+pub(super) fn checked() {
+    CHECKED_IN.store(statement_start(), Relaxed);
+}
+
+/// Notes that it is about to be.
+pub(super) fn unchecked() {
+    CHECKED_IN.store(i64::MIN, Relaxed);
+}
+
+#[inline]
+fn statement_start() -> i64 {
+    unsafe extern "C" {
+        /// `src/backend/access/transam/xact.c`: returns a static variable, cannot fail. Declared here
+        /// because pgrx's own declaration guards against a longjmp, which costs more than the call.
+        #[link_name = "GetCurrentStatementStartTimestamp"]
+        safe fn get_current_statement_start_timestamp() -> i64;
+    }
+    get_current_statement_start_timestamp()
+}
+
+/// The time, with the administrator's tolerance.
+pub(super) fn now() -> Clock {
+    /// 1970-01-01 to 2000-01-01, where Postgres's timestamps begin.
+    const POSTGRES_EPOCH_SECONDS: f64 = 946_684_800.0;
+    // A parallel worker must not find expired what its leader found valid when the query began.
+    // SAFETY: plain reads.
+    let microseconds = unsafe {
+        if pg_sys::ParallelWorkerNumber >= 0 {
+            statement_start()
+        } else {
+            pg_sys::GetCurrentTimestamp()
+        }
+    };
+    #[allow(clippy::cast_precision_loss)] // 2^53 microseconds are 285 years
+    let now = microseconds as f64 / 1e6 + POSTGRES_EPOCH_SECONDS;
+    Clock {
+        now,
+        skew: guc::clock_skew(),
+    }
+}

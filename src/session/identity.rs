@@ -1,0 +1,151 @@
+//! Who somebody is, as far as SQL can ask.
+
+use std::rc::Rc;
+
+use pg_session_jwt_jose::{Accepted, Clock, Provider, Rejected, Rejection, RoleRules, Token, json};
+use pgrx::pg_sys::Datum;
+use serde_json::{Map, Value};
+
+use super::trust::{Keys, Source};
+use crate::datum;
+use crate::error::Error;
+use crate::jsonb::LazyJsonb;
+use crate::memory::{self, MAX_CLAIMS_BYTES};
+
+/// An identity, or nobody's.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// The source in force.
+    pub source: Source,
+    /// The claims, read.
+    pub members: Map<String, Value>,
+    /// The token behind the claims, where the source has tokens.
+    pub token: Option<Token>,
+    /// How the token names a database role.
+    pub roles: Rc<RoleRules>,
+    /// Why what the source holds is nobody's claims.
+    pub(super) fault: Option<String>,
+    jsonb: Option<LazyJsonb>,
+}
+
+impl Identity {
+    pub(super) fn nobody(source: Source) -> Self {
+        Self {
+            source,
+            members: Map::new(),
+            token: None,
+            roles: Rc::default(),
+            fault: None,
+            jsonb: None,
+        }
+    }
+
+    /// Nobody, as what the source holds are no claims.
+    pub(super) fn nobody_because(source: Source, fault: String) -> Self {
+        Self {
+            fault: Some(fault),
+            ..Self::nobody(source)
+        }
+    }
+
+    /// Of a token that one of these keys signed.
+    pub(super) fn from_token(accepted: Accepted, keys: &Keys) -> Result<Self, Rejected> {
+        let Accepted {
+            token,
+            members,
+            json,
+        } = accepted;
+        let jsonb = LazyJsonb::new(json, &members).map_err(|why| Rejected {
+            reason: Rejection::NotRepresentable(why),
+            providers: token.provider.iter().cloned().collect(),
+        })?;
+        let is_its = |provider: &&Provider| Some(&provider.name) == token.provider.as_ref();
+        let provider = match keys {
+            Keys::Providers(all) => all.iter().find(is_its),
+            Keys::Session | Keys::None => None,
+        };
+        Ok(Self {
+            members,
+            roles: provider.map_or_else(Rc::default, |provider| Rc::clone(&provider.roles)),
+            token: Some(token),
+            jsonb: Some(jsonb),
+            ..Self::nobody(keys.source())
+        })
+    }
+
+    /// Of claims that a parameter holds, in the server encoding.
+    pub(super) fn from_parameter(source: Source, value: Vec<u8>) -> Result<Self, Error> {
+        let (json, members) = read_parameter(source.name(), value)?;
+        let wrong = |detail| Error::Parameter {
+            name: source.name(),
+            detail,
+        };
+        Ok(Self {
+            jsonb: Some(LazyJsonb::new(json, &members).map_err(wrong)?),
+            members,
+            ..Self::nobody(source)
+        })
+    }
+
+    /// `sub`.
+    ///
+    /// # Errors
+    /// When it is there and not a string; a token's always is.
+    pub fn subject(&self) -> Result<Option<&str>, Error> {
+        match self.members.get("sub") {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Error::Parameter {
+                name: self.source.name(),
+                detail: "\"sub\" is not a string".into(),
+            }),
+        }
+    }
+
+    /// All claims, as a jsonb to read during the call in hand; `None` when there is no identity.
+    pub fn claims(&self) -> Option<Result<Datum, Error>> {
+        let jsonb = self.jsonb.as_ref()?;
+        Some(jsonb.datum().map_err(Error::Unrepresentable))
+    }
+
+    /// The name of the provider whose token it is.
+    pub fn provider(&self) -> Option<&str> {
+        self.token.as_ref()?.provider.as_deref()
+    }
+
+    pub(super) fn rejected(&self, reason: Rejection) -> Rejected {
+        Rejected {
+            reason,
+            providers: self.provider().map(str::to_owned).into_iter().collect(),
+        }
+    }
+
+    pub(super) fn check_time(&self, now: Clock) -> Result<(), Error> {
+        let checked = self
+            .token
+            .as_ref()
+            .map_or(Ok(()), |token| token.claims.check_time(now));
+        checked.map_err(|reason| self.rejected(reason).into())
+    }
+}
+
+/// The JSON object that a parameter holds, in the server encoding: its text, and its members.
+///
+/// # Errors
+/// [`Error::Parameter`] where it holds none.
+pub(super) fn read_parameter(
+    name: &'static str,
+    value: Vec<u8>,
+) -> Result<(String, Map<String, Value>), Error> {
+    let wrong = |detail: String| Error::Parameter { name, detail };
+    if value.len() > MAX_CLAIMS_BYTES {
+        return Err(wrong(format!("longer than {MAX_CLAIMS_BYTES} bytes")));
+    }
+    memory::room_to_read(value.len())?;
+    let json = datum::from_server(value).map_err(wrong)?;
+    let parsed = json::parse(json.as_bytes(), json::MAX_DEPTH);
+    match parsed.map_err(|fault| wrong(format!("not usable JSON: {fault}")))? {
+        Value::Object(members) => Ok((json, members)),
+        _ => Err(wrong("not a JSON object".into())),
+    }
+}

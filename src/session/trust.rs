@@ -1,0 +1,199 @@
+//! Whom to trust, and with which keys.
+
+use std::cell::RefCell;
+use std::mem::ManuallyDrop;
+use std::rc::Rc;
+
+use pg_session_jwt_jose::{KeySet, MAX_KEY_SET_BYTES, Provider};
+
+use crate::datum;
+use crate::error::{self, Error};
+use crate::guc;
+use crate::memory;
+use crate::providers;
+
+/// Where an identity comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// `pg_session_jwt.claims`
+    Claims,
+    /// `auth.providers`
+    Providers,
+    /// `pg_session_jwt.jwk`
+    SessionKeys,
+    /// `request.jwt.claims`
+    RequestClaims,
+    /// There is none.
+    None,
+}
+
+impl Source {
+    /// As `auth.status()` and errors name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Claims => "pg_session_jwt.claims",
+            Self::Providers => "auth.providers",
+            Self::SessionKeys => "pg_session_jwt.jwk",
+            Self::RequestClaims => "request.jwt.claims",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What comes before any answer that hangs on whom to trust.
+pub(super) fn enter() -> Result<(), Error> {
+    providers::listen();
+    match guc::refused_parameter() {
+        Some((by, name)) => Err(Error::RefusedParameter { by, name }),
+        None => Ok(()),
+    }
+}
+
+/// What is trusted: exactly one source is in force.
+pub(super) enum Trust {
+    /// Claims that a superuser, or whom a superuser lets, has set: no token is asked for.
+    Claims(Vec<u8>),
+    /// A token is believed when one of these keys signed it.
+    Keys(Keys),
+    /// Claims that PostgREST has verified, and that anybody can set.
+    RequestClaims(Vec<u8>),
+    /// Nothing: nobody is anybody.
+    Nothing,
+}
+
+impl Trust {
+    /// **The rule that says whom to trust**: the first source that exists, and no other.
+    pub fn in_force() -> Result<Self, Error> {
+        if let Some(claims) = guc::claims() {
+            return Ok(Self::Claims(claims));
+        }
+        match Keys::trusted()? {
+            Keys::None => Ok(guc::request_claims().map_or(Self::Nothing, Self::RequestClaims)),
+            keys => Ok(Self::Keys(keys)),
+        }
+    }
+
+    /// The keys that a presented token is verified with. Where no source has any it is an error to present
+    /// one.
+    pub fn keys(self) -> Keys {
+        match self {
+            Self::Keys(keys) => keys,
+            Self::Claims(_) | Self::RequestClaims(_) | Self::Nothing => Keys::None,
+        }
+    }
+
+    pub fn source(&self) -> Source {
+        match self {
+            Self::Claims(_) => Source::Claims,
+            Self::Keys(keys) => keys.source(),
+            Self::RequestClaims(_) => Source::RequestClaims,
+            Self::Nothing => Source::None,
+        }
+    }
+}
+
+/// The keys that tokens are verified with.
+pub(super) enum Keys {
+    /// Those of the providers registered in this database, each for its own issuer.
+    Providers(Rc<[Provider]>),
+    /// Those that the connection started with or was given by auth.init(jwks).
+    Session,
+    /// There are none.
+    None,
+}
+
+impl Keys {
+    /// **The rule that says whose keys count**: the database's own, while a provider is there, enabled or
+    /// not, before those of the connection.
+    pub fn trusted() -> Result<Self, Error> {
+        Ok(match providers::registered()? {
+            Some(providers) => Self::Providers(providers),
+            None if guc::has_jwk() => Self::Session,
+            None => Self::None,
+        })
+    }
+
+    pub fn source(&self) -> Source {
+        match self {
+            Self::Providers(_) => Source::Providers,
+            Self::Session => Source::SessionKeys,
+            Self::None => Source::None,
+        }
+    }
+
+    /// Whether the connection has keys of its own that do not count.
+    pub fn put_aside_the_sessions(&self) -> bool {
+        matches!(self, Self::Providers(_)) && guc::has_jwk()
+    }
+}
+
+thread_local! {
+    /// The session's keys, with the [`guc::jwk_epoch`] they were read at. Never dropped: at process exit
+    /// Postgres's memory is not ours to free.
+    static SESSION_KEYS: ManuallyDrop<RefCell<Option<(u64, Rc<KeySet>)>>> =
+        const { ManuallyDrop::new(RefCell::new(None)) };
+}
+
+/// The session's keys: `None` when there are none.
+///
+/// # Errors
+/// [`Error::KeySet`] for keys that cannot be used.
+pub(super) fn session_keys() -> Result<Option<Rc<KeySet>>, Error> {
+    let epoch = guc::jwk_epoch();
+    let known = SESSION_KEYS.with(|keys| keys.borrow().clone());
+    if let Some((read_at, keys)) = known
+        && read_at == epoch
+    {
+        return Ok(Some(keys));
+    }
+    let Some(jwk) = guc::jwk() else {
+        return Ok(None);
+    };
+    memory::room_to_read(jwk.len())?;
+    let keys = Rc::new(KeySet::parse(&jwk)?);
+    SESSION_KEYS.with(|known| *known.borrow_mut() = Some((epoch, Rc::clone(&keys))));
+    Ok(Some(keys))
+}
+
+/// Checks the startup key, if there is one. A WARNING where there is nothing that could verify a token: a
+/// pooler that drops startup options is noticed that way.
+///
+/// # Errors
+/// [`Error::KeySet`], and [`Error::ProvidersRule`] where the database trusts its providers only.
+pub(crate) fn check_keys() -> Result<(), Error> {
+    enter()?;
+    match Keys::trusted()? {
+        keys @ Keys::Providers(_) if keys.put_aside_the_sessions() => Err(Error::ProvidersRule),
+        Keys::Providers(_) => Ok(()),
+        Keys::Session => session_keys().map(|_| ()),
+        Keys::None => {
+            error::warn(
+                "this connection has no key to verify a token with, and no provider is registered",
+                "If it should have brought pg_session_jwt.jwk in its startup options, a pooler may have dropped them.",
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Pins the keys of this connection.
+///
+/// # Errors
+/// [`Error::KeySet`] for keys that cannot be used, [`Error::Pinned`] where there are others,
+/// [`Error::ProvidersRule`] where the database trusts its providers only.
+pub(crate) fn pin_keys(jwks: &[u8]) -> Result<(), Error> {
+    enter()?;
+    if let Keys::Providers(_) = Keys::trusted()? {
+        return Err(Error::ProvidersRule);
+    }
+    memory::room_to_read(jwks.len().min(MAX_KEY_SET_BYTES))?;
+    match guc::jwk() {
+        Some(pinned) if pinned == jwks => session_keys().map(|_| ()),
+        Some(_) => Err(Error::Pinned),
+        None => {
+            KeySet::parse(jwks)?;
+            guc::pin_jwk(&datum::c_string(jwks));
+            Ok(())
+        }
+    }
+}
