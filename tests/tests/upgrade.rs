@@ -114,7 +114,7 @@ fn policies_and_views_on_the_old_definitions_work_after_the_update() {
     let (db, _script) = old_database();
     let mut session = db.superuser();
     session.run("ALTER EXTENSION pg_session_jwt UPDATE");
-    assert_eq!(version(&mut session), "1.0.0");
+    assert_eq!(version(&mut session), "1.0.1");
     assert_an_old_application_works(&db);
     let policies = session.text("SELECT count(*) FROM pg_policies WHERE tablename = 'todos'");
     assert_eq!(policies, "4");
@@ -155,7 +155,8 @@ const CATALOGS: &[(&str, &str)] = &[
                 proallargtypes::regtype[], proargmodes, proargnames,
                 pg_get_expr(proargdefaults, 0), protrftypes, prosrc, probin, proconfig, proacl,
                 pg_get_functiondef(oid)
-         FROM pg_proc WHERE pronamespace = 'auth'::regnamespace ORDER BY 1::text",
+         FROM pg_proc WHERE pronamespace = 'auth'::regnamespace
+         ORDER BY oid::regprocedure::text",
     ),
     (
         "pg_class",
@@ -163,7 +164,7 @@ const CATALOGS: &[(&str, &str)] = &[
                 relhasindex, relhasrules, relhastriggers, relhassubclass, relrowsecurity,
                 relforcerowsecurity, relreplident, relispartition, reloptions, relacl,
                 reltoastrelid <> 0
-         FROM pg_class WHERE relnamespace = 'auth'::regnamespace ORDER BY 1::text",
+         FROM pg_class WHERE relnamespace = 'auth'::regnamespace ORDER BY oid::regclass::text",
     ),
     (
         "pg_attribute",
@@ -174,12 +175,13 @@ const CATALOGS: &[(&str, &str)] = &[
          FROM pg_attribute a LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
          WHERE attnum > 0 AND attrelid IN
              (SELECT oid FROM pg_class WHERE relnamespace = 'auth'::regnamespace)
-         ORDER BY 1::text, 2",
+         ORDER BY attrelid::regclass::text, attnum",
     ),
     (
         "pg_constraint",
         "SELECT conrelid::regclass, conname, contype, convalidated, pg_get_constraintdef(oid)
-         FROM pg_constraint WHERE connamespace = 'auth'::regnamespace ORDER BY 1::text, 2",
+         FROM pg_constraint WHERE connamespace = 'auth'::regnamespace
+         ORDER BY conrelid::regclass::text, conname",
     ),
     (
         "pg_index",
@@ -272,7 +274,7 @@ fn updating_twice_is_updating_once() {
     let mut session = db.superuser();
     session.run("ALTER EXTENSION pg_session_jwt UPDATE");
     session.run("ALTER EXTENSION pg_session_jwt UPDATE");
-    assert_eq!(version(&mut session), "1.0.0");
+    assert_eq!(version(&mut session), "1.0.1");
     session.run("DROP TABLE todos; DROP VIEW me; DROP EXTENSION pg_session_jwt");
     assert_eq!(session.value("SELECT to_regproc('auth.user_id')"), None);
 }
