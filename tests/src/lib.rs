@@ -9,6 +9,7 @@ mod issuer;
 mod provider;
 mod refusal;
 mod server;
+mod versions;
 
 pub use cluster::Cluster;
 pub use issuer::{Issuer, b64, jwks, now, unb64};
@@ -18,6 +19,7 @@ pub use server::{
     APP_USER, Database, Session, backend_memory_kib, option, pg_major, server_log, setting,
     sharedir, sql_text,
 };
+pub use versions::CURRENT;
 
 /// The tokens that other libraries signed: `vectors/tokens.json`.
 pub fn tokens_of_other_libraries() -> Vec<serde_json::Value> {

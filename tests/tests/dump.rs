@@ -58,7 +58,7 @@ fn move_database(role: &str, from: &str, to: &str, format: &str) {
 
 const ROWS: &str = "SELECT p FROM auth.providers p ORDER BY name";
 const GRANTS: &str = "SELECT grantee::regrole, privilege_type, is_grantable
-     FROM pg_class, aclexplode(relacl) WHERE oid = 'auth.providers'::regclass ORDER BY 1::text, 2";
+     FROM pg_class, aclexplode(relacl) WHERE oid = 'auth.providers'::regclass ORDER BY grantee::regrole::text, 2";
 
 /// Providers of every shape, and somebody who may read and write them.
 fn fill(db: &Database, issuer: &Issuer, reader: &str) {
@@ -145,6 +145,119 @@ fn the_owner_of_a_database_dumps_and_restores_it() {
     let mut app = to.app();
     app.present(&token(&issuer, "alice"));
     app.assert_user("alice");
+}
+
+#[test]
+fn the_owner_of_a_database_dumps_what_a_superuser_installed() {
+    for new in [true, false] {
+        for format in ["plain", "custom"] {
+            let from = if new {
+                Database::new()
+            } else {
+                Database::left_by("1.0.0")
+            };
+            let (issuer, owner) = (Issuer::ed25519(), from.role("owner"));
+            let reader = from.role("reader");
+            let own = |db: &Database| {
+                let name = db.name();
+                db.superuser()
+                    .run(&format!("ALTER DATABASE {name} OWNER TO {owner}"));
+            };
+            own(&from);
+            from.superuser()
+                .run("ALTER EXTENSION pg_session_jwt UPDATE");
+            let mut session = from.connect(&owner, "");
+            session.run(&Row::main(&[&issuer]).insert());
+            session.run(
+                "CREATE TABLE public.mine (id text);
+                 ALTER TABLE mine ENABLE ROW LEVEL SECURITY;
+                 CREATE POLICY see ON mine USING (id = auth.user_id());
+                 GRANT SELECT ON mine TO PUBLIC;
+                 INSERT INTO mine VALUES ('alice'), ('bob');",
+            );
+            let rows = session.rows(ROWS);
+            let assert_moved = |to: &Database| {
+                assert_eq!(to.superuser().rows(ROWS), rows);
+                let mut app = to.app();
+                app.present(&token(&issuer, "alice"));
+                assert_eq!(app.rows("TABLE mine"), ["alice"]);
+                app.refused("TABLE auth.providers")
+                    .assert("42501", "permission denied for table providers");
+            };
+            let to = Database::without_extension();
+            own(&to);
+            move_database(&owner, from.name(), to.name(), format);
+            assert_moved(&to);
+            assert_eq!(to.connect(&owner, "").rows(ROWS), rows);
+
+            // What the owner grants, pg_database_owner grants: pg_dump writes SET SESSION AUTHORIZATION,
+            // which is for a superuser.
+            session.run(&format!("GRANT SELECT ON auth.providers TO {reader}"));
+            let to = Database::without_extension();
+            own(&to);
+            move_database(&setting("PGUSER"), from.name(), to.name(), format);
+            assert_moved(&to);
+            assert_eq!(to.connect(&reader, "").rows(ROWS), rows);
+        }
+    }
+}
+
+/// GRANT in an extension's script makes pg_dump take for the extension's own what an administrator had
+/// granted on the same object before.
+#[test]
+fn what_was_granted_before_an_update_is_in_a_dump_after_it() {
+    let everything = "SELECT n.nspacl, t.relacl, f.proacl, t.oid::regclass
+         FROM pg_namespace n, pg_class t, pg_proc f
+         WHERE nspname = 'auth' AND t.oid = 'auth.providers'::regclass
+             AND f.oid = 'auth.init(text)'::regprocedure";
+    for old in ["0.3.1", "0.5.0", "1.0.0"] {
+        let (from, to) = (Database::without_extension(), Database::without_extension());
+        let (reader, maker) = (from.role("reader"), from.role("maker"));
+        let mut before = from.superuser();
+        before.install_left_by(old);
+        if old == "1.0.0" {
+            before.run(&format!(
+                "GRANT SELECT, UPDATE ON auth.providers TO {reader};
+                 GRANT SELECT (name) ON auth.providers TO {maker};
+                 GRANT EXECUTE ON FUNCTION auth.init(text) TO {reader} WITH GRANT OPTION;"
+            ));
+        }
+        before.run(&format!(
+            "GRANT USAGE, CREATE ON SCHEMA auth TO {maker};
+             REVOKE EXECUTE ON FUNCTION auth.session() FROM PUBLIC;"
+        ));
+        before.run("ALTER EXTENSION pg_session_jwt UPDATE");
+        move_database(&setting("PGUSER"), from.name(), to.name(), "plain");
+        let mut after = to.superuser();
+        // In whatever order.
+        let sorted = |rows: Vec<String>| {
+            let mut items: Vec<String> = rows[0]
+                .split([',', '{', '}', '|'])
+                .map(str::to_owned)
+                .collect();
+            items.sort_unstable();
+            items
+        };
+        assert_eq!(
+            sorted(after.rows(everything)),
+            sorted(before.rows(everything)),
+            "{old}"
+        );
+        assert_eq!(
+            after.rows(
+                "SELECT has_function_privilege('public', 'auth.session()', 'EXECUTE'),
+                        has_function_privilege('public', 'auth.user_id()', 'EXECUTE')"
+            ),
+            ["f|t"]
+        );
+        if old == "1.0.0" {
+            assert_eq!(
+                to.connect(&maker, "")
+                    .text("SELECT count(name) FROM auth.providers"),
+                "0"
+            );
+        }
+    }
 }
 
 #[test]

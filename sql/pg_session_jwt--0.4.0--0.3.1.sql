@@ -1,0 +1,2 @@
+-- Changes the version number and nothing else, for whatever asks for 0.3.1 by its number, as Neon's
+-- compute nodes do. auth.jwt() and auth.uid(), which 0.4.0 added, may be used in policies.

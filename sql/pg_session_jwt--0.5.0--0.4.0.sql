@@ -1,0 +1,2 @@
+-- Changes the version number and nothing else: auth.organization() and auth.organization_id(), which
+-- 0.5.0 added, may be used in policies.

@@ -1,0 +1,3 @@
+-- Changes the version number and nothing else, for whatever asks for an older version by its number. All
+-- that 0.5.0 had is here under the same names, and dropping the rest would take policies and providers
+-- with it. pg_session_jwt--0.5.0--1.0.1.sql leads back.

@@ -1,0 +1,2 @@
+-- Changes the version number and nothing else: 1.0.1 has all that 1.0.0 has, and the privileges that it
+-- gave are the administrator's to take back.
