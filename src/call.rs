@@ -57,6 +57,21 @@ impl Call {
         }
     }
 
+    /// Checks that the function is declared to return what its body returns: were it not, the caller would
+    /// take one kind of value for another.
+    fn check_declared(&self, returns: pg_sys::Oid) -> Result<(), Error> {
+        // SAFETY: valid during the call; a look-up in the catalog.
+        let declared = unsafe {
+            let Some(info) = (*self.0).flinfo.as_ref() else {
+                return Ok(());
+            };
+            pg_sys::get_func_rettype(info.fn_oid)
+        };
+        (declared == returns)
+            .then_some(())
+            .ok_or(Error::DeclaredOtherwise)
+    }
+
     /// What a trigger function is called with: by a trigger that fires BEFORE each row, or else by one that
     /// fires AFTER each statement. `None` when it is called otherwise.
     pub fn trigger(&self, before_each_row: bool) -> Option<Trigger<'_>> {
@@ -218,21 +233,20 @@ struct CallSite {
 /// as a transaction.
 const MAX_KEPT: u8 = 8;
 
-/// A copy of a value of the function's return type, which the catalog knows, in the call site's memory.
+/// A copy of a value in `context`; how long it is, the catalog knows of its type.
 ///
 /// # Safety
-/// `info` belongs to a call in hand, and the value is of that type and not toasted.
-unsafe fn keep(value: Datum, info: &pg_sys::FmgrInfo) -> Datum {
+/// The value is of this type and not toasted; the context is valid.
+unsafe fn keep(value: Datum, of_type: pg_sys::Oid, context: pg_sys::MemoryContext) -> Datum {
     let (mut length, mut by_value) = (0, false);
-    // SAFETY: look-ups in the catalog; the memory lives as long as the call site.
+    // SAFETY: a look-up in the catalog, and the caller's promise.
     unsafe {
-        let of_type = pg_sys::get_func_rettype(info.fn_oid);
         pg_sys::get_typlenbyval(of_type, &raw mut length, &raw mut by_value);
         match usize::try_from(length) {
             _ if by_value => value,
-            Ok(length) => datum::copy_bytes(value, length, info.fn_mcxt),
+            Ok(length) => datum::copy_bytes(value, length, context),
             // -1: a varlena (src/include/catalog/pg_type.h).
-            Err(_) => datum::copy_varlena(value, info.fn_mcxt),
+            Err(_) => datum::copy_varlena(value, context),
         }
     }
 }
@@ -258,13 +272,14 @@ pub(crate) unsafe fn function(
 }
 
 /// Runs an accessor: the value kept at the call site while nothing has changed, else `compute` and
-/// keep.
+/// keep. Its values are of the type that it `returns`.
 ///
 /// # Safety
 /// As [`function`].
 #[inline]
 pub(crate) unsafe fn accessor(
     fcinfo: pg_sys::FunctionCallInfo,
+    returns: pg_sys::Oid,
     compute: fn(&Identity, &Call) -> Answer,
 ) -> Datum {
     // SAFETY: the pointers are valid during the call; for `fn_extra` see `Call::site`.
@@ -276,7 +291,7 @@ pub(crate) unsafe fn accessor(
             (*fcinfo).isnull = site.is_null;
             return site.value;
         }
-        compute_and_keep(fcinfo, compute)
+        compute_and_keep(fcinfo, returns, compute)
     }
 }
 
@@ -285,9 +300,11 @@ pub(crate) unsafe fn accessor(
 #[cold]
 unsafe fn compute_and_keep(
     fcinfo: pg_sys::FunctionCallInfo,
+    returns: pg_sys::Oid,
     compute: fn(&Identity, &Call) -> Answer,
 ) -> Datum {
     let body = |call: &Call| {
+        call.check_declared(returns)?;
         let identity = session::identity()?;
         let Some(stamp) = session::stamp() else {
             return compute(&identity, call);
@@ -307,8 +324,8 @@ unsafe fn compute_and_keep(
             site.is_null = answer.is_none();
             site.value = match answer {
                 None => Datum::null(),
-                // SAFETY: a call site has an flinfo; a body returns what sql/auth.sql declares.
-                Some(value) => unsafe { keep(value, &*(*fcinfo).flinfo) },
+                // SAFETY: a call site has an flinfo; its memory lives as long as it does.
+                Some(value) => unsafe { keep(value, returns, (*(*fcinfo).flinfo).fn_mcxt) },
             };
             site.stamp = stamp;
         }

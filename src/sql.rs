@@ -17,7 +17,7 @@ use crate::session::{self, Identity};
 /// Exports C functions under their SQL symbols, `<name>_wrapper` each, with the records that say how to call
 /// them (`PG_FUNCTION_INFO_V1`, src/include/fmgr.h).
 macro_rules! export {
-    ($($frame:ident $name:ident = $body:expr;)*) => {$(
+    ($($frame:ident $name:ident $(: $returns:ident)? = $body:expr;)*) => {$(
         const _: () = {
             #[unsafe(export_name = concat!("pg_finfo_", stringify!($name), "_wrapper"))]
             extern "C" fn info() -> &'static pg_sys::Pg_finfo_record {
@@ -28,7 +28,7 @@ macro_rules! export {
             #[unsafe(export_name = concat!(stringify!($name), "_wrapper"))]
             unsafe extern "C-unwind" fn wrapper(fcinfo: FunctionCallInfo) -> Datum {
                 // SAFETY: called by Postgres, as sql/auth.sql declares the function.
-                unsafe { call::$frame(fcinfo, $body) }
+                unsafe { call::$frame(fcinfo, $(pg_sys::$returns,)? $body) }
             }
         };
     )*};
@@ -48,21 +48,21 @@ export! {
     function pre_request = pre_request;
     function check_provider = check_provider;
     function providers_written = providers_written;
-    accessor session = claims;
-    accessor jwt = claims;
-    accessor user_id = user_id;
-    accessor uid = uid;
-    accessor role = |id, _| claim(id, b"role");
-    accessor email = |id, _| claim(id, b"email");
-    accessor claim = claim_by_name;
-    accessor claim_path = claim_by_path;
-    accessor organization = organization;
-    accessor organization_id = organization_id;
-    accessor org_id = |id, _| text(organization::org_id(&id.members));
-    accessor org_role = |id, _| text(organization::org_role(&id.members));
-    accessor org_slug = |id, _| text(organization::org_slug(&id.members));
-    accessor permissions = permissions;
-    accessor has_permission = has_permission;
+    accessor session: JSONBOID = claims;
+    accessor jwt: JSONBOID = claims;
+    accessor user_id: TEXTOID = user_id;
+    accessor uid: UUIDOID = uid;
+    accessor role: TEXTOID = |id, _| claim(id, b"role");
+    accessor email: TEXTOID = |id, _| claim(id, b"email");
+    accessor claim: TEXTOID = claim_by_name;
+    accessor claim_path: TEXTOID = claim_by_path;
+    accessor organization: JSONBOID = organization;
+    accessor organization_id: UUIDOID = organization_id;
+    accessor org_id: TEXTOID = |id, _| text(organization::org_id(&id.members));
+    accessor org_role: TEXTOID = |id, _| text(organization::org_role(&id.members));
+    accessor org_slug: TEXTOID = |id, _| text(organization::org_slug(&id.members));
+    accessor permissions: TEXTARRAYOID = permissions;
+    accessor has_permission: BOOLOID = has_permission;
 }
 
 /// The value of a function that returns void.

@@ -392,3 +392,27 @@ fn a_replicated_overlap_is_told_and_can_be_corrected() {
     app.assert_user("alice");
     target.run("ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s");
 }
+
+/// As development versions of Neon's extension declared one.
+#[test]
+fn a_function_that_is_declared_with_another_type_is_an_error_and_not_a_crash() {
+    let (db, issuer) = (Database::new(), Issuer::ed25519());
+    db.superuser().run(
+        "CREATE SCHEMA odd; GRANT USAGE ON SCHEMA odd TO PUBLIC;
+         CREATE FUNCTION odd.uid() RETURNS text STABLE LANGUAGE c AS '$libdir/pg_session_jwt', 'uid_wrapper';
+         CREATE FUNCTION odd.user_id() RETURNS uuid STABLE LANGUAGE c AS '$libdir/pg_session_jwt', 'user_id_wrapper';
+         CREATE FUNCTION odd.has() RETURNS jsonb STABLE LANGUAGE c AS '$libdir/pg_session_jwt', 'has_permission_wrapper';
+         CREATE FUNCTION odd.jwt() RETURNS bigint STABLE LANGUAGE c AS '$libdir/pg_session_jwt', 'jwt_wrapper';",
+    );
+    let mut app = db.app_with_key(&issuer);
+    app.present(&issuer.token_for("0188a1b2-0000-7000-8000-0000000000ab"));
+    for function in ["uid", "user_id", "has", "jwt"] {
+        app.refused(&format!(
+            "SELECT odd.{function}() FROM generate_series(1, 3)"
+        ))
+        .assert(
+            "42P13",
+            "the function is declared with another return type than it has",
+        );
+    }
+}
