@@ -11,6 +11,8 @@ use super::value::{Text, changed, copied};
 use crate::error::{self, guarded};
 use crate::memory;
 
+pub(super) const NAME: &CStr = c"pg_session_jwt.jwk";
+
 static JWK: Text = Text::new(None);
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 static CAME_WITH_CONNECTION: AtomicBool = AtomicBool::new(false);
@@ -35,6 +37,12 @@ pub(crate) fn has_jwk() -> bool {
     !unsafe { *JWK.as_ptr() }.is_null()
 }
 
+/// Whether postgresql.conf has keys, as this process has read it last. A connection that began before them has
+/// none of them: then it must not fall to a source that is trusted less.
+pub(crate) fn jwk_is_in_file() -> bool {
+    loading::is_in_file(NAME)
+}
+
 /// Whether the keys came in the startup packet: then they are a proxy's, made for this connection,
 /// and token ids must increase.
 pub(crate) fn jwk_came_with_connection() -> bool {
@@ -57,7 +65,7 @@ pub(crate) fn pin_jwk(jwks: &CStr) {
             Source::PGC_S_OVERRIDE,
         );
         pg_sys::SetConfigOption(
-            c"pg_session_jwt.jwk".as_ptr(),
+            NAME.as_ptr(),
             jwks.as_ptr(),
             Context::PGC_BACKEND,
             Source::PGC_S_SESSION,
@@ -66,9 +74,9 @@ pub(crate) fn pin_jwk(jwks: &CStr) {
 }
 
 /// Defines the parameter.
-pub(super) fn define(name: &'static CStr, flags: GucFlags) {
+pub(super) fn define(flags: GucFlags) {
     // SAFETY: the hooks raise an ERROR from frames without destructors alone.
-    loading::define_guarded(name, |name| unsafe {
+    loading::define_guarded(NAME, |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
             c"Keys that this connection trusts: a JSON Web Key or a JSON Web Key Set.",

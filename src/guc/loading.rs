@@ -111,7 +111,8 @@ fn option(name: &CStr) -> Option<*mut pg_sys::config_generic> {
     // SAFETY: find_option neither makes a placeholder nor raises, as asked.
     #[cfg(not(feature = "pg15"))]
     let option = unsafe { pg_sys::find_option(name.as_ptr(), false, true, 0) };
-    // Static in Postgres 15, whose array of all records is not.
+    // Static in Postgres 15, whose array of all records is not. Names have no case (guc_name_compare), and a
+    // placeholder keeps the one that it was set with.
     // SAFETY: so many pointers to records, each with a name.
     #[cfg(feature = "pg15")]
     let option = unsafe {
@@ -119,7 +120,10 @@ fn option(name: &CStr) -> Option<*mut pg_sys::config_generic> {
         std::slice::from_raw_parts(pg_sys::get_guc_variables(), count)
             .iter()
             .copied()
-            .find(|option| CStr::from_ptr((**option).name) == name)
+            .find(|option| {
+                let other = CStr::from_ptr((**option).name).to_bytes();
+                other.eq_ignore_ascii_case(name.to_bytes())
+            })
             .unwrap_or(std::ptr::null_mut())
     };
     (!option.is_null()).then_some(option)
@@ -133,71 +137,162 @@ struct Value {
     role: pg_sys::Oid,
 }
 
-/// All values of a placeholder, or of a parameter that is a text: the one to RESET to, the one in force, and
-/// those that the end of a (sub)transaction or of a function would give back.
-fn values(name: &CStr) -> Vec<Value> {
-    let mut values = Vec::new();
-    let mut add = |text: *const c_char, context, source, role| {
-        if !text.is_null() {
-            values.push(Value {
-                // SAFETY: a C string of the record's, copied at once.
+/// All values of a placeholder, or of a parameter that is a text.
+#[derive(Default)]
+struct Values {
+    /// The one to RESET to.
+    reset: Option<Value>,
+    /// The one in force.
+    current: Option<Value>,
+    /// Those that the end of a (sub)transaction or of a function would give back.
+    stacked: Vec<Value>,
+}
+
+impl Values {
+    fn of(name: &CStr) -> Self {
+        let value = |text: *const c_char, context, source, role| {
+            // SAFETY: null or a C string of the record's, copied at once.
+            (!text.is_null()).then(|| Value {
                 text: unsafe { CStr::from_ptr(text) }.to_owned(),
                 context,
                 source,
                 role,
-            });
-        }
-    };
-    let Some(option) = option(name) else {
-        return values;
-    };
-    // SAFETY: a placeholder is a text too (guc.c, add_placeholder_variable). GucStack:
-    // src/include/utils/guc_tables.h.
-    unsafe {
-        if (*option).vartype != pg_sys::config_type::PGC_STRING {
-            return values;
-        }
-        let general = &*option;
-        let string = &*option.cast::<pg_sys::config_string>();
-        add(
-            string.reset_val,
-            general.reset_scontext,
-            general.reset_source,
-            general.reset_srole,
-        );
-        add(
-            *string.variable,
-            general.scontext,
-            general.source,
-            general.srole,
-        );
-        let mut stack = general.stack;
-        while let Some(entry) = stack.as_ref() {
-            let (prior, masked) = (entry.prior.val.stringval, entry.masked.val.stringval);
-            add(prior, entry.scontext, entry.source, entry.srole);
-            if entry.state == pg_sys::GucStackState::GUC_SET_LOCAL {
-                let (context, role) = (entry.masked_scontext, entry.masked_srole);
-                add(masked, context, Source::PGC_S_SESSION, role);
+            })
+        };
+        let Some(option) = option(name) else {
+            return Self::default();
+        };
+        // SAFETY: a placeholder is a text too (guc.c, add_placeholder_variable). GucStack:
+        // src/include/utils/guc_tables.h.
+        unsafe {
+            let of = &*option;
+            if of.vartype != pg_sys::config_type::PGC_STRING {
+                return Self::default();
             }
-            stack = entry.prev;
+            let string = &*option.cast::<pg_sys::config_string>();
+            let reset = string.reset_val;
+            let mut values = Self {
+                reset: value(reset, of.reset_scontext, of.reset_source, of.reset_srole),
+                current: value(*string.variable, of.scontext, of.source, of.srole),
+                stacked: Vec::new(),
+            };
+            let mut stack = of.stack;
+            while let Some(entry) = stack.as_ref() {
+                let prior = entry.prior.val.stringval;
+                let prior = value(prior, entry.scontext, entry.source, entry.srole);
+                values.stacked.extend(prior);
+                if entry.state == pg_sys::GucStackState::GUC_SET_LOCAL {
+                    let masked = entry.masked.val.stringval;
+                    let (context, role) = (entry.masked_scontext, entry.masked_srole);
+                    let masked = value(masked, context, Source::PGC_S_SESSION, role);
+                    values.stacked.extend(masked);
+                }
+                stack = entry.prev;
+            }
+            values
         }
     }
-    values
+
+    fn all(&self) -> impl Iterator<Item = &Value> {
+        self.reset.iter().chain(&self.current).chain(&self.stacked)
+    }
+}
+
+/// A RESET in a transaction that has yet to end, of a placeholder that had a value before.
+///
+/// Postgres gives each value of a placeholder to the parameter by the value's own source, and takes one of a
+/// lower source for overridden. The value that RESET gives back is one of those: the RESET would be undone.
+struct Reset {
+    state: pg_sys::GucStackState::Type,
+    nest_level: c_int,
+}
+
+impl Reset {
+    /// One that is in force now. Those below it on the stack are made such that Postgres does them again:
+    /// without a value, by the session.
+    fn of(name: &CStr) -> Option<Self> {
+        let option = option(name)?;
+        // SAFETY: the record of a placeholder and its stack, which live as long as the transaction.
+        unsafe {
+            if (*option).flags as u32 & pg_sys::GUC_CUSTOM_PLACEHOLDER == 0 {
+                return None;
+            }
+            let top = (*option).stack.as_ref()?;
+            let mut stack = (*option).stack;
+            while let Some(entry) = stack.as_mut() {
+                // The last entry has what was in force before the transaction.
+                if !entry.prev.is_null() && entry.source < Source::PGC_S_SESSION {
+                    entry.prior.val.stringval = std::ptr::null_mut();
+                    entry.source = Source::PGC_S_SESSION;
+                }
+                stack = entry.prev;
+            }
+            ((*option).source < Source::PGC_S_SESSION).then_some(Self {
+                state: top.state,
+                nest_level: top.nest_level,
+            })
+        }
+    }
+
+    /// Does it again, with the parameter, as `reapply_stacked_values` (guc.c) does a SET.
+    fn again(&self, name: &CStr) {
+        let Some(option) = option(name) else {
+            return;
+        };
+        // SAFETY: C strings, and the record of the parameter. A stack entry that was made belongs where the
+        // placeholder's was.
+        unsafe {
+            let before = (*option).stack;
+            let context = match (*option).context {
+                Context::PGC_BACKEND => Context::PGC_BACKEND,
+                _ => Context::PGC_SUSET,
+            };
+            let action = match self.state {
+                pg_sys::GucStackState::GUC_SAVE => pg_sys::GucAction::GUC_ACTION_SAVE,
+                pg_sys::GucStackState::GUC_SET => pg_sys::GucAction::GUC_ACTION_SET,
+                _ => pg_sys::GucAction::GUC_ACTION_LOCAL,
+            };
+            let (none, session) = (std::ptr::null(), Source::PGC_S_SESSION);
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                none,
+                context,
+                session,
+                action,
+                true,
+                0,
+                false,
+            );
+            let after = (*option).stack;
+            if after != before
+                && let Some(entry) = after.as_mut()
+            {
+                entry.nest_level = self.nest_level;
+            }
+        }
+    }
 }
 
 /// Defines a parameter that not everybody may set, and judges each value of its placeholder by itself.
 /// With one that was refused, whoever set it, the session is given no identity.
 pub(super) fn define_guarded(name: &'static CStr, define: impl FnOnce(&'static CStr)) {
-    let given = values(name);
+    let reset = Reset::of(name);
+    let given = Values::of(name);
     define(name);
     let mut all_accepted = true;
-    for value in &given {
+    for value in given.all() {
         if is_refused(name, value) {
             all_accepted = false;
             refuse(name, value);
         } else if is_ignored(name, value) {
             apply(name, value);
         }
+        if value.source == Source::PGC_S_FILE {
+            note_in_file(name);
+        }
+    }
+    if let Some(reset) = reset {
+        reset.again(name);
     }
     if all_accepted {
         end_if_lost(name, &given, |_| true, 0);
@@ -212,14 +307,18 @@ pub(super) fn define_presented(
     envelope: usize,
     define: impl FnOnce(&'static CStr),
 ) {
-    let given = values(name);
+    let reset = Reset::of(name);
+    let given = Values::of(name);
     define(name);
+    if let Some(reset) = reset {
+        reset.again(name);
+    }
     end_if_lost(name, &given, takes, envelope);
 }
 
 /// Ends the session where a text that Postgres accepts has not arrived: there was no memory to copy it,
 /// which is a mere WARNING (guc_strdup in guc.c).
-fn end_if_lost(name: &CStr, given: &[Value], takes: fn(Source::Type) -> bool, envelope: usize) {
+fn end_if_lost(name: &CStr, given: &Values, takes: fn(Source::Type) -> bool, envelope: usize) {
     // SAFETY: reads a global. The leader's values are yet to come in such a worker.
     let is_text = option(name).is_some_and(|option| unsafe {
         (*option).vartype == pg_sys::config_type::PGC_STRING && !pg_sys::InitializingParallelWorker
@@ -227,17 +326,37 @@ fn end_if_lost(name: &CStr, given: &[Value], takes: fn(Source::Type) -> bool, en
     if !is_text {
         return;
     }
-    let arrived = values(name);
-    let is_same = |(given, arrived): (&Value, &Value)| {
-        let expected = match takes(given.source) {
-            true => given.text.to_bytes(),
+    fn expected(value: &Value, takes: fn(Source::Type) -> bool) -> &[u8] {
+        match takes(value.source) {
+            true => value.text.to_bytes(),
             false => b"",
-        };
-        arrived.text.to_bytes().get(envelope..).unwrap_or_default() == expected
+        }
+    }
+    let given_text = |value: &Option<Value>| {
+        let text = value
+            .as_ref()
+            .map_or(&b""[..], |value| expected(value, takes));
+        text.to_vec()
     };
-    if given.len() != arrived.len() || !given.iter().zip(&arrived).all(is_same) {
+    let bare = |value: &Value| {
+        let text = value.text.to_bytes().get(envelope..);
+        text.unwrap_or_default().to_vec()
+    };
+    let arrived = Values::of(name);
+    let arrived_text = |value: &Option<Value>| value.as_ref().map_or(Vec::new(), bare);
+    // Where an entry stands on the stack may differ: what changes nothing makes none.
+    let is_there = |value: &Value| {
+        arrived
+            .all()
+            .any(|other| bare(other) == expected(value, takes))
+    };
+    if given_text(&given.reset) != arrived_text(&arrived.reset)
+        || given_text(&given.current) != arrived_text(&arrived.current)
+        || !given.stacked.iter().all(is_there)
+    {
+        let name = name.to_string_lossy().into_owned();
         // SAFETY: ends the process.
-        unsafe { crate::error::out_of_memory() }
+        unsafe { Report::from(Error::Lost(name)).raise() }
     }
 }
 
@@ -292,16 +411,25 @@ fn set_by(source: Source::Type) -> SetBy {
     }
 }
 
+/// Says, until postgresql.conf is read again, what is so: the file has a value for the parameter
+/// (ProcessConfigFileInternal, guc.c).
+fn note_in_file(name: &CStr) {
+    if let Some(option) = option(name) {
+        // SAFETY: the record of the parameter that has just been defined.
+        unsafe { (*option).status |= pg_sys::GUC_IS_IN_FILE as c_int };
+    }
+}
+
+/// Whether postgresql.conf, as this process has read it last, has a value for the parameter.
+pub(super) fn is_in_file(name: &CStr) -> bool {
+    // SAFETY: the record of a parameter.
+    option(name)
+        .is_some_and(|option| unsafe { (*option).status as u32 & pg_sys::GUC_IS_IN_FILE != 0 })
+}
+
 /// Notes that a value was refused.
 fn refuse(name: &CStr, value: &Value) {
     let by = set_by(value.source);
-    if by == SetBy::File
-        && let Some(option) = option(name)
-    {
-        // SAFETY: the record of the parameter that has just been defined. The bit says, until postgresql.conf
-        // is read again, what is so: the file has a value for it (ProcessConfigFileInternal, guc.c).
-        unsafe { (*option).status |= pg_sys::GUC_IS_IN_FILE as c_int };
-    }
     let refusal = Refusal {
         by,
         name: name.to_string_lossy().into_owned(),
@@ -361,13 +489,12 @@ impl Refusal {
     /// again. A parallel worker cannot know: it has its leader's values, which may be older.
     fn is_mended(&self) -> bool {
         let name = CString::new(self.name.as_str()).unwrap_or_default();
-        // SAFETY: a global, and as in `refuse`.
+        // SAFETY: a global, and the record of a parameter.
         unsafe {
             self.by == SetBy::File
                 && pg_sys::ParallelWorkerNumber < 0
                 && option(&name).is_some_and(|option| {
-                    let is_in_file = (*option).status as u32 & pg_sys::GUC_IS_IN_FILE != 0;
-                    !is_in_file || (*option).reset_source == Source::PGC_S_FILE
+                    !is_in_file(&name) || (*option).reset_source == Source::PGC_S_FILE
                 })
         }
     }

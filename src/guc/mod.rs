@@ -25,7 +25,7 @@ use loading::define_guarded;
 use token::Judge;
 use value::{Text, assign_text, copied, set, text};
 
-pub(crate) use keys::{has_jwk, jwk, jwk_came_with_connection, jwk_epoch, pin_jwk};
+pub(crate) use keys::{has_jwk, jwk, jwk_came_with_connection, jwk_epoch, jwk_is_in_file, pin_jwk};
 pub(crate) use loading::{completely, refused_parameter};
 pub(crate) use token::{Presentation, Progress, accept_id, clear_jwt, knows_ids, last_id, set_jwt};
 pub(crate) use value::{changed, epoch};
@@ -105,7 +105,7 @@ pub(crate) fn is_superuser(name: &CStr) -> bool {
 /// All names, the hidden one included.
 const NAMES: [&CStr; 7] = [
     c"pg_session_jwt.refused_parameter",
-    c"pg_session_jwt.jwk",
+    keys::NAME,
     c"pg_session_jwt.jwt",
     c"pg_session_jwt.claims",
     c"pg_session_jwt.request_claims",
@@ -119,7 +119,7 @@ pub(crate) fn define(judge: Judge) {
     let loading = loading::flags();
     let hidden = GucFlags::NO_SHOW_ALL | loading;
     loading::define_refused(NAMES[0], hidden);
-    keys::define(NAMES[1], hidden);
+    keys::define(hidden);
     token::define(NAMES[2], hidden, judge);
     // SAFETY (of all that follow): the hooks raise an ERROR from frames without destructors alone.
     define_guarded(NAMES[3], |name| unsafe {

@@ -150,7 +150,11 @@ pub(crate) fn problem(identity: &Identity) -> Option<String> {
     })
 }
 
-/// The source in force; where that cannot be found out, it is the providers that cannot be read.
+/// The source in force; where that cannot be found out, the one that is in the way.
 pub(crate) fn source() -> Source {
-    Trust::in_force().map_or(Source::Providers, |trust| trust.source())
+    match Trust::in_force() {
+        Ok(trust) => trust.source(),
+        Err(Error::LaterKeys) => Source::SessionKeys,
+        Err(_) => Source::Providers,
+    }
 }

@@ -109,6 +109,7 @@ impl Keys {
         Ok(match providers::registered()? {
             Some(providers) => Self::Providers(providers),
             None if guc::has_jwk() => Self::Session,
+            None if guc::jwk_is_in_file() => return Err(Error::LaterKeys),
             None => Self::None,
         })
     }

@@ -127,3 +127,35 @@ fn a_wrong_value_of_alter_database_says_so() {
         ));
     }
 }
+
+/// An administrator replaces `never` by a key: connections that are open have neither.
+#[test]
+fn a_connection_that_began_before_the_key_trusts_nothing_less() {
+    let issuer = Issuer::ed25519();
+    for preload in ["", "session_preload_libraries = 'pg_session_jwt'"] {
+        let cluster = server(&format!(
+            "{preload}\npg_session_jwt.request_claims = 'never'"
+        ));
+        let mut loaded = cluster.connect("postgres", APP_USER);
+        loaded.assert_nobody();
+        cluster.reload_without("request_claims");
+        cluster.reload(&key_line(&issuer));
+        loaded.run(r#"SET request.jwt.claims = '{"sub":"bob"}'"#);
+        let message = "pg_session_jwt.jwk was set in postgresql.conf after this connection began";
+        loaded
+            .refused("SELECT task FROM todos")
+            .assert("55000", message);
+        loaded.run(
+            "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
+             SET min_parallel_table_scan_size = 0; SET parallel_leader_participation = off;",
+        );
+        loaded
+            .refused("SELECT count(*) FROM todos")
+            .assert("55000", message);
+        assert_eq!(
+            loaded.text("SELECT source FROM auth.status()"),
+            "pg_session_jwt.jwk"
+        );
+        assert_trusts(&mut cluster.connect("postgres", APP_USER), &issuer);
+    }
+}

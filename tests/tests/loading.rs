@@ -499,3 +499,117 @@ fn a_walsender_that_runs_sql_is_a_connection_like_any_other() {
         );
     }
 }
+
+/// Postgres 15 keeps a placeholder under the spelling that it was first set with; names have no case.
+#[test]
+fn a_name_in_capitals_is_the_same_name() {
+    let db = Database::with_todos();
+    db.administrator_sets("pg_session_jwt.request_claims", "never");
+    for preloaded in [false, true] {
+        if preloaded {
+            db.administrator_sets("session_preload_libraries", "pg_session_jwt");
+        }
+        for name in ["Request_claims", "REQUEST_CLAIMS", "request_claims"] {
+            let mut app = db.connect(APP_USER, &format!("-c pg_session_jwt.{name}=x"));
+            app.run(BOB);
+            app.refused("SELECT task FROM todos").assert(
+                "42501",
+                "permission denied to set parameter \"pg_session_jwt.request_claims\"",
+            );
+        }
+    }
+    let (db, issuer) = (Database::new(), Issuer::ed25519());
+    let key = issuer.jwk().to_string();
+    let mut app = db.connect(APP_USER, &option("PG_SESSION_JWT.Jwk", &key));
+    app.run(&format!(
+        r#"SET pg_session_jwt."JWT" = {}"#,
+        sql_text(&issuer.token_for("alice"))
+    ));
+    app.assert_user("alice");
+}
+
+/// As a pooler may send it, in one message with the next user's statement.
+#[test]
+fn a_reset_in_the_transaction_that_loads_the_library_is_not_undone() {
+    let (db, issuer) = (Database::with_todos(), Issuer::ed25519());
+    let jwt = |user: &str| {
+        let token = sql_text(&issuer.token_for(user));
+        format!("SET pg_session_jwt.jwt = {token}")
+    };
+    for reset in [
+        "RESET ALL",
+        "RESET pg_session_jwt.jwt",
+        "SET pg_session_jwt.jwt TO DEFAULT",
+        "SET LOCAL pg_session_jwt.jwt TO DEFAULT",
+        "SAVEPOINT s; RESET ALL; RELEASE s",
+        "RESET ALL; SAVEPOINT s",
+        "RESET ALL; SAVEPOINT s; SET LOCAL pg_session_jwt.jwt = 'x'; ROLLBACK TO s",
+    ] {
+        for parallel in [false, true] {
+            for ending in ["COMMIT", "ROLLBACK"] {
+                let mut app = db.app_with_key(&issuer);
+                prepare(&mut app);
+                app.run(&jwt("alice"));
+                app.run("BEGIN");
+                app.run(reset);
+                if parallel {
+                    app.run(LOAD_IN_LEADER);
+                }
+                app.assert_nobody();
+                assert_eq!(app.tasks(), [""; 0], "{reset}");
+                app.run(ending);
+                let restored =
+                    ending == "ROLLBACK" || reset.contains("LOCAL pg_session_jwt.jwt TO");
+                let expected = restored.then_some("alice");
+                assert_eq!(app.user_id().as_deref(), expected, "{reset} {ending}");
+            }
+        }
+    }
+    // One that lies below a later SET.
+    let mut app = db.app_with_key(&issuer);
+    app.run(&jwt("alice"));
+    app.run("BEGIN; RESET ALL; SAVEPOINT s");
+    app.run(&jwt("bob"));
+    app.assert_user("bob");
+    app.run("ROLLBACK TO s");
+    app.assert_nobody();
+    app.run("COMMIT");
+    app.assert_nobody();
+    // The keys are the connection's, whatever is RESET, and their token ids count on.
+    for reset in [
+        "RESET pg_session_jwt.jwk",
+        "SET LOCAL pg_session_jwt.jwk TO DEFAULT",
+    ] {
+        let mut app = db.app_with_key(&issuer);
+        app.run("BEGIN");
+        app.run(reset);
+        app.run(BOB);
+        app.assert_nobody();
+        app.run("COMMIT");
+        app.assert_nobody();
+        let token = issuer.token(&json!({"sub": "alice", "jti": 5}));
+        app.present(&token);
+        app.run("SELECT auth.logout()");
+        assert_eq!(app.rejected(&token).sqlstate, "28000");
+    }
+    // Claims, by those who may set them.
+    let mut admin = db.superuser();
+    admin.run(r#"SET pg_session_jwt.claims = '{"sub":"bob"}'"#);
+    admin.run("BEGIN; RESET pg_session_jwt.claims");
+    admin.assert_nobody();
+    admin.run("COMMIT");
+    admin.assert_nobody();
+    // What came with the connection comes back.
+    let role = db.role("app");
+    let options = format!(
+        "{} {}",
+        option("pg_session_jwt.jwk", &issuer.jwk().to_string()),
+        option("pg_session_jwt.jwt", &issuer.token_for("alice"))
+    );
+    let mut app = db.connect(&role, &options);
+    app.run(&jwt("bob"));
+    app.run("BEGIN; RESET pg_session_jwt.jwt");
+    app.assert_user("alice");
+    app.run("COMMIT");
+    app.assert_user("alice");
+}
