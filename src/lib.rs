@@ -51,6 +51,7 @@ pub unsafe extern "C-unwind" fn _PG_init() {
         guc::completely(|| {
             guc::define(session::judge);
             providers::define();
+            error::hide_what_workers_raise();
         });
     }
 }

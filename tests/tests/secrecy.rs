@@ -434,3 +434,44 @@ fn another_session_sees_nothing_in_the_activity_view() {
         .join("\n");
     assert!(!activity.contains(signature(&token)));
 }
+
+/// A leader raises anew what its worker has raised.
+#[test]
+fn a_token_that_a_parallel_worker_refuses_is_not_in_the_log() {
+    let (db, issuer) = (Database::new(), Issuer::ed25519());
+    let forged = Issuer::ed25519().token_for("bob");
+    let literal = sql_text(&forged);
+    db.superuser().run(
+        "CREATE TABLE many AS SELECT i FROM generate_series(1, 20000) AS i;
+         GRANT SELECT ON many TO PUBLIC; ANALYZE many",
+    );
+    let mut app = db.app_with_key(&issuer);
+    app.run(
+        "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
+         SET min_parallel_table_scan_size = 0; SET parallel_leader_participation = off;
+         -- A second one may find the query gone, and Postgres logs that with the statement.
+         SET max_parallel_workers_per_gather = 1",
+    );
+    let mut refused = Vec::new();
+    for sql in [
+        format!("SELECT auth.verify({literal}) FROM many"),
+        format!("SELECT count(*) FROM many WHERE auth.verify({literal}) IS NULL"),
+        format!("SET pg_session_jwt.jwt = {literal}; SELECT auth.user_id() FROM many"),
+    ] {
+        refused.push(app.client.simple_query(&sql).unwrap_err());
+    }
+    for error in &refused {
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.message(), "invalid JWT signature");
+        assert!(
+            !format!("{error:?}").contains(signature(&forged)),
+            "{error:?}"
+        );
+    }
+    let end = in_log(&db, "end");
+    db.superuser()
+        .run(&format!("DO $$ BEGIN RAISE LOG '{end}'; END $$"));
+    let log = log_with(&end);
+    let line = log.lines().find(|line| line.contains(signature(&forged)));
+    assert_eq!(line, None);
+}
