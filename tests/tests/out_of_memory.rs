@@ -47,7 +47,10 @@ fn limit(pid: &str, more_kib: Option<u64>) {
 fn starve(session: &mut Session, statements: &[String]) -> (usize, usize) {
     let pid = session.pid();
     let (mut succeeded, mut refused) = (0, 0);
-    for more_kib in (0..12_000).step_by(350).chain([20_000, 40_000]) {
+    for more_kib in (0..12_000)
+        .step_by(350)
+        .chain([20_000, 30_000, 40_000, 50_000, 60_000, 70_000])
+    {
         for statement in statements {
             limit(&pid, Some(more_kib));
             let result = session.try_run(statement);
@@ -70,8 +73,9 @@ fn starve(session: &mut Session, statements: &[String]) -> (usize, usize) {
 }
 
 /// Many small values: what takes the most memory for its length.
-fn dense(length: usize) -> String {
-    format!("{{\"sub\":\"bob\",\"a\":[{}1]}}", "[],".repeat(length / 3))
+fn dense(value: &str, length: usize) -> String {
+    let values = format!("{value},").repeat(length / (value.len() + 1));
+    format!("{{\"sub\":\"bob\",\"a\":[{values}1]}}")
 }
 
 #[test]
@@ -119,10 +123,19 @@ fn no_statement_of_an_ordinary_role_crashes_the_server() {
     // With none, and claims that anybody can set: one at the limit, one far beyond it.
     let mut app = cluster.connect("postgres", "app_user");
     app.assert_nobody();
-    let claims: Vec<String> = [200_000, 2_000_000]
+    let lengths = [
+        ("{}", 260_000),
+        ("[]", 260_000),
+        ("0", 260_000),
+        ("{}", 2_000_000),
+    ];
+    let claims: Vec<String> = lengths
         .into_iter()
-        .flat_map(|length| {
-            let set = format!("SET request.jwt.claims = {}", sql_text(&dense(length)));
+        .flat_map(|(value, length)| {
+            let set = format!(
+                "SET request.jwt.claims = {}",
+                sql_text(&dense(value, length))
+            );
             [
                 set,
                 "SELECT auth.user_id(), auth.jwt() IS NULL, auth.permissions()".to_owned(),
@@ -130,7 +143,7 @@ fn no_statement_of_an_ordinary_role_crashes_the_server() {
         })
         .chain([format!(
             "SET request.headers = {}; SELECT auth.pre_request()",
-            sql_text(&dense(200_000))
+            sql_text(&dense("{}", 200_000))
         )])
         .collect();
     starve(&mut app, &claims);
