@@ -55,6 +55,11 @@ pub(crate) fn rows(table: pg_sys::Oid) -> Result<Vec<Row>, Error> {
             if tuple.is_null() {
                 break;
             }
+            // How long it is, is known only then.
+            if let Err(error) = memory::room(4 * memory::ROOM) {
+                pg_sys::systable_endscan(scan);
+                return Err(error);
+            }
             let json = tuple_as_json(tuple, (*relation).rd_att);
             // Beside the next row, what becomes of this one.
             let length = json.as_ref().map_or(0, String::len);
