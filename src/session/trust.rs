@@ -128,10 +128,12 @@ impl Keys {
     }
 }
 
+/// The session's keys, with the [`guc::jwk_epoch`] they were read at.
+type ReadKeys = (u64, Rc<KeySet>);
+
 thread_local! {
-    /// The session's keys, with the [`guc::jwk_epoch`] they were read at. Never dropped: at process exit
-    /// Postgres's memory is not ours to free.
-    static SESSION_KEYS: ManuallyDrop<RefCell<Option<(u64, Rc<KeySet>)>>> =
+    // Never dropped: at process exit Postgres's memory is not ours to free.
+    static SESSION_KEYS: ManuallyDrop<RefCell<Option<ReadKeys>>> =
         const { ManuallyDrop::new(RefCell::new(None)) };
 }
 
