@@ -1,7 +1,7 @@
 //! `pg_session_jwt.jwk`: the keys that a connection brings.
 
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
 
 use pg_session_jwt_jose::{KeySet, MAX_KEY_SET_BYTES};
 use pgrx::{GucContext, GucFlags, GucRegistry, pg_sys};
@@ -14,6 +14,8 @@ use crate::memory;
 pub(super) const NAME: &CStr = c"pg_session_jwt.jwk";
 
 static JWK: Text = Text::new(None);
+/// Kept, since it is looked at in each row where nothing is trusted but `request.jwt.claims`.
+static RECORD: AtomicPtr<pg_sys::config_generic> = AtomicPtr::new(std::ptr::null_mut());
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 static CAME_WITH_CONNECTION: AtomicBool = AtomicBool::new(false);
 
@@ -40,7 +42,8 @@ pub(crate) fn has_jwk() -> bool {
 /// Whether postgresql.conf has keys, as this process has read it last. A connection that began before them has
 /// none of them: then it must not fall to a source that is trusted less.
 pub(crate) fn jwk_is_in_file() -> bool {
-    loading::is_in_file(NAME)
+    // SAFETY: null, or what `define` has put there.
+    unsafe { loading::is_in_file(RECORD.load(Relaxed)) }
 }
 
 /// Whether the keys came in the startup packet: then they are a proxy's, made for this connection,
@@ -89,6 +92,9 @@ pub(super) fn define(flags: GucFlags) {
             Some(show_jwk),
         );
     });
+    if let Some(record) = loading::option(NAME) {
+        RECORD.store(record, Relaxed);
+    }
 }
 
 /// Never refuses: a key that is dropped with a warning would leave the connection to a source that

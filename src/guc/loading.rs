@@ -106,8 +106,8 @@ pub(super) fn close_to_parallel_mode(names: &[&CStr]) {
     }
 }
 
-/// The record of a parameter or placeholder.
-fn option(name: &CStr) -> Option<*mut pg_sys::config_generic> {
+/// The record of a parameter or placeholder; on Postgres 15 it is searched for among all.
+pub(super) fn option(name: &CStr) -> Option<*mut pg_sys::config_generic> {
     // SAFETY: find_option neither makes a placeholder nor raises, as asked.
     #[cfg(not(feature = "pg15"))]
     let option = unsafe { pg_sys::find_option(name.as_ptr(), false, true, 0) };
@@ -421,10 +421,13 @@ fn note_in_file(name: &CStr) {
 }
 
 /// Whether postgresql.conf, as this process has read it last, has a value for the parameter.
-pub(super) fn is_in_file(name: &CStr) -> bool {
-    // SAFETY: the record of a parameter.
-    option(name)
-        .is_some_and(|option| unsafe { (*option).status as u32 & pg_sys::GUC_IS_IN_FILE != 0 })
+///
+/// # Safety
+/// Null, or the record of a parameter, which stays as long as the process.
+pub(super) unsafe fn is_in_file(option: *const pg_sys::config_generic) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { option.as_ref() }
+        .is_some_and(|option| option.status as u32 & pg_sys::GUC_IS_IN_FILE != 0)
 }
 
 /// Notes that a value was refused.
@@ -494,7 +497,7 @@ impl Refusal {
             self.by == SetBy::File
                 && pg_sys::ParallelWorkerNumber < 0
                 && option(&name).is_some_and(|option| {
-                    !is_in_file(&name) || (*option).reset_source == Source::PGC_S_FILE
+                    !is_in_file(option) || (*option).reset_source == Source::PGC_S_FILE
                 })
         }
     }
