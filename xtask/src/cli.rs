@@ -17,7 +17,7 @@ cargo xtask test [--pg 15|16|17|18|all] [--must N] [--only STEP] [--bless] [-- A
       --must N       with --pg all: fail if this one cannot be had (a list is fine)
       --only STEP    unit, pgrx, goldens, connections or readme (a list is fine)
       --bless        rewrite tests/pg_regress/expected with what the goldens printed
-      -- ARGUMENTS   handed to `cargo test -p pg_session_jwt_tests`, for instance a test's name
+      -- ARGUMENTS   handed to `cargo test -p pg_session_jwt_it`, for instance a test's name
 
 cargo xtask bench [--pg N] [--rounds N] [--only PART]
     Measure a release build against a private copy of Postgres: what a row, a token and a transaction

@@ -175,7 +175,7 @@ impl Run<'_> {
     fn connections(&self, postgres: &Postgres, cluster: &Cluster) -> Result<()> {
         let mut test = self.machine.cargo();
         // All that fails at once: that is often what says why.
-        test.args(["test", "-p", "pg_session_jwt_tests", "--no-fail-fast"]);
+        test.args(["test", "-p", "pg_session_jwt_it", "--no-fail-fast"]);
         if !self.options.rest.is_empty() {
             test.arg("--").args(&self.options.rest);
         }

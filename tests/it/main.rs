@@ -1,0 +1,32 @@
+//! Tests over real connections, a module for each subject. `cargo xtask test` starts the server.
+
+mod attacker;
+mod claims;
+mod clock;
+mod closed;
+mod configuration;
+mod dump;
+mod keys;
+mod lifetimes;
+mod loading;
+mod memory;
+mod neon_compute;
+mod neon_proxy;
+mod organizations;
+mod out_of_memory;
+mod parallel;
+mod policy;
+mod poolers;
+mod privileges;
+mod providers;
+mod replica;
+mod roles;
+mod rotation;
+mod secrecy;
+mod sources;
+mod stages;
+mod status;
+mod surface;
+mod tokens_from_elsewhere;
+mod transactions;
+mod upgrade;
