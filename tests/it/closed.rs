@@ -3,6 +3,7 @@
 
 use harness::{
     APP_USER, Cluster, Database, ISS, Issuer, Row, Session, first_line, option, sql_text, token,
+    wait_until,
 };
 use serde_json::json;
 
@@ -347,39 +348,15 @@ fn postgrests_claims_that_are_no_object_are_nobody_and_the_status_says_why() {
 #[test]
 fn a_replicated_overlap_is_told_and_can_be_corrected() {
     let cluster = Cluster::start("wal_level = logical");
-    let mut admin = cluster.connect("postgres", "postgres");
-    admin.run(&format!("CREATE ROLE {APP_USER} LOGIN"));
-    for database in ["source", "target"] {
-        admin.run(&format!("CREATE DATABASE {database}"));
-    }
-    let mut source = cluster.connect("source", "postgres");
-    let mut target = cluster.connect("target", "postgres");
-    for session in [&mut source, &mut target] {
-        session.run("CREATE EXTENSION pg_session_jwt");
-    }
+    let (mut source, mut target) = cluster.logical_replication("");
     let (here, there) = (Issuer::ed25519(), Issuer::ed25519());
-    target.run(&Row::new("here", ISS, &[&here]).insert());
-    source.run("CREATE PUBLICATION p FOR TABLE auth.providers");
-    source.run("SELECT pg_create_logical_replication_slot('s', 'pgoutput')");
-    target.run(&format!(
-        "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port={} user=postgres dbname=source'
-         PUBLICATION p WITH (create_slot = false, slot_name = 's')",
-        cluster.port()
-    ));
-    let wait = |session: &mut Session, sql: &str| {
-        for _ in 0..1000 {
-            if session.text(sql) == "t" {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        panic!("it never came: {sql}");
-    };
+    let wait = |session: &mut Session, sql: &str| wait_until(sql, || session.text(sql) == "t");
     // What is copied at first is checked as any statement's rows are; what comes later is not.
     wait(
         &mut target,
         "SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel",
     );
+    target.run(&Row::new("here", ISS, &[&here]).insert());
     source.run(&Row::new("there", ISS, &[&there]).insert());
     wait(&mut target, "SELECT count(*) = 2 FROM auth.providers");
     let mut app = cluster.connect("target", APP_USER);
@@ -390,7 +367,6 @@ fn a_replicated_overlap_is_told_and_can_be_corrected() {
     target.run("UPDATE auth.providers SET enabled = false WHERE name = 'there'");
     app.present(&token(&here, "alice"));
     app.assert_user("alice");
-    target.run("ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s");
 }
 
 /// As development versions of Neon's extension declared one.

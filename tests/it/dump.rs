@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use harness::{
-    APP_USER, Cluster, Database, ISS, Issuer, Row, first_line, server_log, setting, sql_text, token,
+    APP_USER, Cluster, Database, ISS, Issuer, Row, first_line, server_log, setting, sql_text,
+    token, wait_until,
 };
 
 /// Runs a program of Postgres's that must succeed; its standard output.
@@ -369,43 +370,21 @@ fn a_session_waits_for_whoever_drops_the_extension() {
 #[test]
 fn rows_that_arrive_by_logical_replication_are_checked_and_count() {
     let cluster = Cluster::start("wal_level = logical");
-    let mut admin = cluster.connect("postgres", "postgres");
-    admin.run(&format!("CREATE ROLE {APP_USER} LOGIN"));
-    for database in ["source", "target"] {
-        admin.run(&format!("CREATE DATABASE {database}"));
-    }
-    let mut source = cluster.connect("source", "postgres");
-    let mut target = cluster.connect("target", "postgres");
     let (one, two) = (Issuer::ed25519(), Issuer::ed25519());
-    for session in [&mut source, &mut target] {
-        session.run("CREATE EXTENSION pg_session_jwt");
-    }
-    source.run(&Row::main(&[&one]).insert());
-    source.run("CREATE PUBLICATION p FOR TABLE auth.providers");
-    source.run("SELECT pg_create_logical_replication_slot('s', 'pgoutput')");
-    target.run(&format!(
-        "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port={} user=postgres dbname=source'
-         PUBLICATION p WITH (create_slot = false, slot_name = 's')",
-        cluster.port()
-    ));
+    let (mut source, _target) = cluster.logical_replication(&Row::main(&[&one]).insert());
     let mut app = cluster.connect("target", APP_USER);
     app.run(&format!(
         "SET pg_session_jwt.jwt = {}",
         sql_text(&token(&one, "alice"))
     ));
     let mut wait_for = |wanted: Result<&str, &str>| {
-        for _ in 0..1000 {
-            let answer = app.try_value("SELECT auth.user_id()");
-            if match (&answer, wanted) {
+        wait_until(&format!("{wanted:?}"), || {
+            match (app.try_value("SELECT auth.user_id()"), wanted) {
                 (Ok(Some(user)), Ok(wanted)) => user == wanted,
                 (Err(refusal), Err(wanted)) => refusal.message == wanted,
                 _ => false,
-            } {
-                return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        panic!("{wanted:?} never came");
+        });
     };
     wait_for(Ok("alice"));
     source.rotate(&[&two]);
@@ -419,13 +398,8 @@ fn rows_that_arrive_by_logical_replication_are_checked_and_count() {
         "ALTER TABLE auth.providers DISABLE TRIGGER ALL;
          UPDATE auth.providers SET enabled = true, jwks = '{\"keys\": []}'",
     );
-    for _ in 0..1000 {
-        if cluster.log().contains("invalid provider \"main\"") {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    assert!(cluster.log().contains("invalid provider \"main\""));
+    wait_until("the refusal in the log", || {
+        cluster.log().contains("invalid provider \"main\"")
+    });
     wait_for(Err(first_line::ISSUER));
-    target.run("ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s");
 }

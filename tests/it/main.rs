@@ -5,6 +5,7 @@ mod claims;
 mod clock;
 mod closed;
 mod configuration;
+mod documents;
 mod dump;
 mod keys;
 mod lifetimes;

@@ -5,30 +5,60 @@
 //! is possible, and the figures are medians over the rounds of the difference within a round: a
 //! machine that becomes slower meanwhile does not favour anybody.
 
-mod backend;
 mod policies;
 mod process;
 mod rows;
 mod table;
+mod timed;
 mod token;
 mod tokens;
 mod transactions;
 
 use std::fs;
 
-use crate::cli::{BenchOptions, Part};
-use crate::cluster::Cluster;
-use crate::demo;
-use crate::machine::{self, Machine};
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum, value_parser};
+use harness::{Cluster, Programs, Session, sql_text};
+
+use crate::machine::Machine;
 use crate::postgres::{self, Postgres};
-use crate::problem::{Context, Result};
-use crate::shell::{self, note, say};
-use backend::Backend;
+use crate::shell::{note, say};
+use crate::{Major, demo};
 use token::{Key, Token};
+
+/// Options of the command.
+#[derive(Args)]
+pub struct Options {
+    /// Which Postgres (15 to 18); default: the one found
+    #[arg(long)]
+    pg: Option<Major>,
+    /// Of how many interleaved rounds the medians are
+    #[arg(long, default_value_t = 5, value_parser = value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Measure only this part (a list is fine)
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+/// A part, as `--only` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// What an accessor costs per row
+    Rows,
+    /// What a token costs
+    Tokens,
+    /// Accessors in policies, with and without an index
+    Policies,
+    /// pgbench
+    Transactions,
+    /// Loading, memory, CREATE EXTENSION
+    Backend,
+}
 
 /// On top of what every throwaway cluster is set to.
 const SETTINGS: &str = "
 shared_buffers = 1GB
+synchronous_commit = off
 max_wal_size = 4GB
 checkpoint_timeout = 1h
 autovacuum = off
@@ -48,26 +78,26 @@ const USERS: usize = 2000;
 /// What all parts share.
 struct Bench<'a> {
     cluster: &'a Cluster,
-    rounds: usize,
+    programs: Programs,
+    rounds: u32,
     keys: [Key; 4],
     /// Of each key one for each user.
     tokens: [Vec<Token>; 4],
 }
 
 /// Measures, and prints the report.
-pub fn run(options: &BenchOptions, arguments: &[String]) -> Result<()> {
+pub fn run(options: &Options) -> Result<()> {
     let mut machine = Machine::look()?;
     if cfg!(debug_assertions) {
         // ring, which the extension is compared with, is in this program: it must be a release too.
         say("Building the benchmark itself (half a minute the first time)");
-        let mut again = machine.cargo();
-        again.args(["run", "--quiet", "--release", "--package", "xtask", "--"]);
-        again.args(arguments);
-        return shell::loud(&mut again, "the benchmark");
+        let again = machine.cargo();
+        let again = again.args(["run", "--quiet", "--release", "--package", "xtask", "--"]);
+        return Ok(again.args(std::env::args().skip(1)).run()?);
     }
     machine.build_tools()?;
     let major = match options.pg {
-        Some(major) => major,
+        Some(major) => major.0,
         None => postgres::default_major(&machine)?,
     };
     let postgres = postgres::private(&machine, major)?;
@@ -75,10 +105,11 @@ pub fn run(options: &BenchOptions, arguments: &[String]) -> Result<()> {
     let _lock = machine.lock(&postgres.label())?;
     demo::install(&machine, &postgres)?;
     say("Starting a throwaway server, signing tokens (10 seconds)");
-    let cluster = Cluster::start_with(&machine, &postgres, SETTINGS)?;
-    let bench = Bench::new(&cluster, options.rounds)?;
+    let programs = postgres.programs(&machine)?;
+    let cluster = Cluster::of(&programs, SETTINGS)?;
+    let bench = Bench::new(&cluster, programs, options.rounds);
 
-    let mut report = bench.heading(&postgres)?;
+    let mut report = bench.heading(&postgres);
     let outcome = bench.all(options, &postgres, &mut report);
     // What there is, also when a later part fails.
     println!("\n{}", report.trim_end());
@@ -86,122 +117,104 @@ pub fn run(options: &BenchOptions, arguments: &[String]) -> Result<()> {
     let path = machine
         .target()
         .join(format!("bench-{}.md", postgres.label()));
-    fs::write(&path, &report).context(|| format!("cannot write {}", path.display()))?;
+    fs::write(&path, &report).with_context(|| format!("cannot write {}", path.display()))?;
     say(format!("This report is in {}", path.display()));
     Ok(())
 }
 
 impl<'a> Bench<'a> {
     /// Makes keys, tokens and the two databases.
-    fn new(cluster: &'a Cluster, rounds: usize) -> Result<Self> {
-        let keys = [Key::rsa()?, Key::ec()?, Key::ed()?, Key::secret()?];
-        let sign = |key: &Key| -> Result<Vec<Token>> {
-            (0..USERS)
+    fn new(cluster: &'a Cluster, programs: Programs, rounds: u32) -> Self {
+        let keys = token::keys();
+        let tokens = keys.each_ref().map(|key| {
+            let numbers = 0..USERS;
+            numbers
                 .map(|number| key.token(token::claims(key, number), 1024))
                 .collect()
-        };
-        let tokens = [
-            sign(&keys[0])?,
-            sign(&keys[1])?,
-            sign(&keys[2])?,
-            sign(&keys[3])?,
-        ];
+        });
         let bench = Self {
             cluster,
+            programs,
             rounds,
             keys,
             tokens,
         };
-        bench.databases()?;
-        Ok(bench)
+        bench.databases();
+        bench
     }
 
     /// `bench` and its copy: tokens, the table that transactions read; then, in the one, providers.
-    fn databases(&self) -> Result<()> {
-        self.cluster
-            .sql("postgres", &format!("CREATE DATABASE {DATABASE}"))?;
-        let mut backend = self.backend()?;
+    fn databases(&self) {
+        let mut admin = self.cluster.connect("postgres", "postgres");
+        admin.run(&format!("CREATE DATABASE {DATABASE}"));
+        let mut backend = self.backend();
         backend.run(
             "CREATE EXTENSION pg_session_jwt;
              CREATE TABLE tokens (alg text, n int, sub text, t text, claims text,
                                   PRIMARY KEY (alg, n))",
-        )?;
+        );
         for (key, tokens) in self.keys.iter().zip(&self.tokens) {
-            for (chunk, some) in tokens.chunks(500).enumerate() {
-                let rows: Vec<String> = some
-                    .iter()
-                    .enumerate()
-                    .map(|(index, token)| {
-                        let number = chunk * 500 + index;
-                        format!(
-                            "('{}', {number}, '{}', '{}', '{}')",
-                            key.algorithm,
-                            token::subject(number),
-                            token.text,
-                            token.claims
-                        )
-                    })
-                    .collect();
-                backend.run(&format!("INSERT INTO tokens VALUES {}", rows.join(",\n")))?;
-            }
+            let alg = key.algorithm();
+            let rows = tokens.iter().enumerate().map(|(number, token)| {
+                let (sub, claims) = (token::subject(number), sql_text(&token.claims));
+                format!("('{alg}', {number}, '{sub}', '{}', {claims})", token.text)
+            });
+            let rows: Vec<String> = rows.collect();
+            backend.run(&format!("INSERT INTO tokens VALUES {}", rows.join(",\n")));
         }
-        backend.run(SUPABASE_UID)?;
-        backend.run("GRANT SELECT ON tokens TO PUBLIC")?;
-        backend.run("VACUUM (FREEZE, ANALYZE) tokens")?;
-        transactions::tables(&mut backend)?;
+        backend.run(SUPABASE_UID);
+        backend.run("GRANT SELECT ON tokens TO PUBLIC");
+        backend.run("VACUUM (FREEZE, ANALYZE) tokens");
+        transactions::tables(&mut backend);
         drop(backend);
-        self.cluster.sql(
-            "postgres",
-            &format!("CREATE DATABASE {UNVERIFIED} TEMPLATE {DATABASE}"),
-        )?;
+        admin.run(&format!("CREATE DATABASE {UNVERIFIED} TEMPLATE {DATABASE}"));
         let [rs, es, ed, hs] = &self.keys;
-        self.backend()?.run(&format!(
+        self.backend().run(&format!(
             "INSERT INTO auth.providers (name, issuer, jwks) VALUES
              ('public', '{}', '{}'), ('secret', '{}', '{}')",
             token::ISSUER,
             token::key_set(&[rs, es, ed]),
             token::SECRET_ISSUER,
             token::key_set(&[hs])
-        ))?;
-        Ok(())
+        ));
     }
 
     /// A new backend, as superuser, in the database with providers.
-    fn backend(&self) -> Result<Backend> {
-        Backend::open(self.cluster, "postgres", DATABASE)
+    fn backend(&self) -> Session {
+        self.cluster.connect(DATABASE, "postgres")
     }
 
     /// The machine and the software: figures without them say nothing.
-    fn heading(&self, postgres: &Postgres) -> Result<String> {
+    fn heading(&self, postgres: &Postgres) -> String {
         let about = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let processor = about
             .lines()
             .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
             .map_or("an unknown processor", |(_, name)| name.trim());
-        let ask = |sql| self.cluster.sql(DATABASE, sql);
-        let version = ask("SHOW server_version")?;
+        let mut backend = self.backend();
         let mut text = format!(
-            "{processor}, {} cores; Postgres {version}; pg_session_jwt {}, release build. \
+            "{processor}, {} cores; Postgres {}; pg_session_jwt {}, release build. \
              Medians of {} interleaved rounds.\n",
-            machine::cores(),
-            ask("SELECT extversion FROM pg_extension WHERE extname = 'pg_session_jwt'")?,
+            std::thread::available_parallelism().map_or(0, Into::into),
+            backend.text("SHOW server_version"),
+            backend.text("SELECT extversion FROM pg_extension WHERE extname = 'pg_session_jwt'"),
             self.rounds
         );
-        if ask("SHOW debug_assertions")? == "on" {
+        if postgres.assertions {
             text += &format!(
                 "\n**This Postgres {} is built with assertions: its figures are not those of a \
                  Postgres in production.**\n",
                 postgres.major
             );
         }
-        Ok(text)
+        text
     }
 
-    fn all(&self, options: &BenchOptions, postgres: &Postgres, report: &mut String) -> Result<()> {
+    fn all(&self, options: &Options, postgres: &Postgres, report: &mut String) -> Result<()> {
         let wants = |part| options.only.is_empty() || options.only.contains(&part);
         if wants(Part::Rows) || wants(Part::Policies) {
             say("Making tables of a million rows (10 seconds)");
-            rows::tables(&mut self.backend()?)?;
+            rows::tables(&mut self.backend());
         }
         if wants(Part::Rows) {
             say("Per row (a minute)");
@@ -216,9 +229,9 @@ impl<'a> Bench<'a> {
             *report += &self.policies()?;
         }
         if wants(Part::Transactions) {
-            if postgres.program("pgbench").is_file() {
+            if postgres.bin.join("pgbench").is_file() {
                 say("Per transaction, with pgbench (6 minutes)");
-                *report += &self.transactions(postgres)?;
+                *report += &self.transactions()?;
             } else {
                 note("There is no pgbench beside this Postgres: transactions are left out.");
             }

@@ -1,12 +1,16 @@
 //! This machine: who we are on it, where our cache is, and how missing programs get here.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::problem::{Context, Problem, Result};
-use crate::shell::{self, note, say};
+use anyhow::{Context as _, Result, bail};
+use harness::{Account, Cluster};
+use xshell::{Cmd, Shell, cmd};
+
+use crate::postgres::Postgres;
+use crate::shell::{logged, say};
 
 /// The cargo-pgrx that goes with the `pgrx` in Cargo.toml; the two must be equal.
 const CARGO_PGRX: &str = "0.18.1";
@@ -21,6 +25,8 @@ const BUILD_PROGRAMS: [(&str, &str); 4] = [
 
 /// What we know about the machine.
 pub struct Machine {
+    /// Runs programs in the workspace.
+    pub sh: Shell,
     /// We are root: packages can be installed, but Postgres refuses to run as us.
     pub root: bool,
     /// We are not root and sudo asks no password.
@@ -30,38 +36,30 @@ pub struct Machine {
     /// The workspace.
     pub workspace: PathBuf,
     /// The cargo-pgrx to use, once [`Machine::build_tools`] has found or installed it.
-    cargo_pgrx: Option<PathBuf>,
-}
-
-/// The user that Postgres runs as when we are root.
-pub struct Account {
-    /// Its name.
-    pub name: &'static str,
-    uid: u32,
-    gid: u32,
+    cargo_pgrx: PathBuf,
 }
 
 impl Machine {
     /// Looks around, and makes the cache directory.
     pub fn look() -> Result<Self> {
-        let root = shell::output(Command::new("id").arg("-u"), "asking who we are")? == "0";
-        let sudo = !root && shell::succeeds(Command::new("sudo").args(["-n", "true"]));
+        let sh = Shell::new()?;
+        let root = cmd!(sh, "id -u").quiet().read()? == "0";
+        let sudo = !root && succeeds(cmd!(sh, "sudo -n true"));
         let cache = cache_dir(root)?;
         fs::create_dir_all(cache.join("logs"))
-            .context(|| format!("cannot make the cache directory {}", cache.display()))?;
+            .with_context(|| format!("cannot make the cache directory {}", cache.display()))?;
         // Set by `cargo run`; the value from compile time is for a binary that is run by itself.
         let manifest = std::env::var("CARGO_MANIFEST_DIR")
             .unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
-        let workspace = Path::new(&manifest)
-            .parent()
-            .unwrap_or(Path::new("."))
-            .to_owned();
+        let workspace = Path::new(&manifest).join("..").canonicalize()?;
+        sh.change_dir(&workspace);
         Ok(Self {
+            sh,
             root,
             sudo,
             cache,
             workspace,
-            cargo_pgrx: None,
+            cargo_pgrx: PathBuf::new(),
         })
     }
 
@@ -73,83 +71,57 @@ impl Machine {
     /// Holds `name` for this process: two runs at once must not build or use the same private copy.
     pub fn lock(&self, name: &str) -> Result<File> {
         let path = self.cache.join(format!("{name}.lock"));
-        let file = File::create(&path).context(|| format!("cannot write {}", path.display()))?;
+        let file =
+            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             say(format!(
                 "Waiting for another `cargo xtask` that is using {name}"
             ));
         }
-        file.lock()
-            .context(|| format!("cannot lock {}", path.display()))?;
+        file.lock()?;
         Ok(file)
     }
 
-    /// The user that Postgres shall run as; `None` when it runs as us.
+    /// The user that Postgres shall run as, and its name; `None` when it runs as us.
     ///
     /// As root that is `postgres`, which Debian's packages make, or else `nobody`.
-    pub fn account(&self) -> Result<Option<Account>> {
+    pub fn account(&self) -> Result<Option<(&'static str, Account)>> {
         if !self.root {
             return Ok(None);
         }
         let id = |flag: &str, name: &str| {
-            shell::output(Command::new("id").args([flag, name]), "looking up a user")
-                .ok()
-                .and_then(|text| text.parse().ok())
+            let id = cmd!(self.sh, "id {flag} {name}").quiet().ignore_stderr();
+            id.read().ok()?.parse().ok()
         };
-        for name in ["postgres", "nobody"] {
-            if let (Some(uid), Some(gid)) = (id("-u", name), id("-g", name)) {
-                return Ok(Some(Account { name, uid, gid }));
-            }
-        }
-        Err(
-            Problem::new("Postgres refuses to run as root, and there is no user to run it as")
-                .advice("create a user `postgres`, or run this as an ordinary user"),
-        )
+        ["postgres", "nobody"]
+            .into_iter()
+            .find_map(|name| {
+                let (uid, gid) = (id("-u", name)?, id("-g", name)?);
+                Some(Some((name, Account { uid, gid })))
+            })
+            .context(
+                "Postgres refuses to run as root, and there is no user to run it as: create a user \
+                 `postgres`, or run this as an ordinary user",
+            )
     }
 
-    /// A command that runs as the user that Postgres runs as.
-    pub fn as_account(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
-        let mut command = match self.account()? {
-            None => Command::new(program),
-            Some(account) => {
-                let mut command = Command::new("setpriv");
-                command.arg(format!("--reuid={}", account.uid));
-                command.arg(format!("--regid={}", account.gid));
-                command
-                    .args(["--clear-groups", "--"])
-                    .arg(program)
-                    .env("HOME", "/");
-                command
+    /// The line that stops a server that we leave up, and removes its directory.
+    pub fn stop_command(&self, postgres: &Postgres, cluster: &Cluster) -> Result<String> {
+        let directory = cluster.directory().display();
+        let pg_ctl = postgres.bin.join("pg_ctl");
+        let stop = format!("{} stop -m fast -D {directory}/data", pg_ctl.display());
+        let stop = match self.account()? {
+            None => stop,
+            Some((name, _)) => {
+                format!("setpriv --reuid={name} --regid={name} --clear-groups {stop}")
             }
         };
-        command.current_dir("/");
-        Ok(command)
+        Ok(format!("cd / && {stop} && rm -rf {directory}"))
     }
 
-    /// A new directory under the system's temporary one that belongs to the user that Postgres
-    /// runs as. The name is short: a socket's path may not exceed 107 bytes.
-    pub fn temp_dir(&self) -> Result<PathBuf> {
-        let mut parent = std::env::temp_dir();
-        // As root TMPDIR may be a place for root alone; or simply a long one.
-        if (self.root && !open_to_all(&parent)) || parent.as_os_str().len() > 60 {
-            parent = PathBuf::from("/tmp");
-        }
-        let account = self.account()?;
-        for number in 0.. {
-            let path = parent.join(format!("pgjwt-{}-{number}", std::process::id()));
-            match fs::create_dir(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
-                made => made.context(|| format!("cannot make {}", path.display()))?,
-            }
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
-                .context(|| format!("cannot set the mode of {}", path.display()))?;
-            if let Some(account) = &account {
-                std::os::unix::fs::chown(&path, Some(account.uid), Some(account.gid))
-                    .context(|| format!("cannot give away {}", path.display()))?;
-            }
-            return Ok(path);
-        }
-        unreachable!("the numbers do not run out")
+    /// Whether we may write into this directory.
+    pub fn may_write(&self, directory: &Path) -> bool {
+        succeeds(cmd!(self.sh, "test -w {directory}"))
     }
 
     /// Sees to it that these Debian packages are there, or says what to type.
@@ -159,82 +131,75 @@ impl Machine {
             // is missing will say so itself.
             return Ok(());
         }
+        let installed = |package: &&str| {
+            cmd!(self.sh, "dpkg-query -W -f")
+                .args(["${db:Status-Abbrev}", package])
+                .quiet()
+                .ignore_stderr()
+                .read()
+                .is_ok_and(|status| status.starts_with("ii"))
+        };
         let missing: Vec<&str> = packages
             .iter()
             .copied()
-            .filter(|package| !installed(package))
+            .filter(|name| !installed(name))
             .collect();
         if missing.is_empty() {
             return Ok(());
         }
         let list = missing.join(" ");
-        let typed = format!(
-            "sudo apt-get update && sudo apt-get install --yes --no-install-recommends {list}"
+        let by_hand = format!(
+            "type: sudo apt-get update && sudo apt-get install --yes --no-install-recommends {list}"
         );
         if !self.root && !self.sudo {
-            return Err(
-                Problem::new(format!("these packages are missing: {list}")).advice(format!(
-                    "type this, then run the command again:\n             {typed}"
-                )),
-            );
+            bail!("these packages are missing: {list}; {by_hand}");
         }
         say(format!("Installing with apt (1 to 3 minutes): {list}"));
-        let failed = |problem: Problem| problem.advice(format!("try by hand: {typed}"));
-        let log = self.log("apt-update");
-        shell::quiet(self.apt_get().arg("update"), "apt-get update", &log).map_err(failed)?;
-        let mut install = self.apt_get();
-        install
-            .args(["install", "--yes", "--no-install-recommends"])
-            .args(&missing);
-        shell::quiet(&mut install, "apt-get install", &self.log("apt-install")).map_err(failed)
+        let install = ["install", "--yes", "--no-install-recommends"];
+        self.apt_get(["update"])
+            .and_then(|()| self.apt_get(install.into_iter().chain(missing)))
+            .context(by_hand)
     }
 
     /// `apt-get` with the rights to install.
-    fn apt_get(&self) -> Command {
-        let mut command = if self.root {
-            Command::new("env")
+    fn apt_get<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let apt_get = if self.root {
+            cmd!(self.sh, "env")
         } else {
-            let mut command = Command::new("sudo");
-            command.args(["-n", "env"]);
-            command
+            cmd!(self.sh, "sudo -n env")
         };
-        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-        command
+        let apt_get = apt_get.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        logged(apt_get.args(arguments), &self.log("apt-get"))
     }
 
     /// Whether apt could install this package here.
     pub fn apt_offers(&self, package: &str) -> bool {
-        let ask = || {
-            shell::output(
-                Command::new("apt-cache").args(["policy", package]),
-                "asking apt",
-            )
-            .is_ok_and(|text| {
-                text.lines().any(|line| {
-                    line.trim()
-                        .strip_prefix("Candidate:")
-                        .is_some_and(|v| v.trim() != "(none)")
-                })
+        let offers = || {
+            let policy = cmd!(self.sh, "apt-cache policy {package}").env("LC_ALL", "C");
+            policy.quiet().ignore_stderr().read().is_ok_and(|text| {
+                text.contains("Candidate:") && !text.contains("Candidate: (none)")
             })
         };
         // A fresh image comes without package lists, and then offers nothing at all.
-        if !ask() && (self.root || self.sudo) && has_program("apt-get") && !apt_has_lists() {
+        let has_lists = || {
+            let lists = fs::read_dir("/var/lib/apt/lists").into_iter().flatten();
+            let mut names = lists.flatten().map(|entry| entry.file_name());
+            names.any(|name| name.to_string_lossy().contains("_Packages"))
+        };
+        if (self.root || self.sudo) && has_program("apt-get") && !offers() && !has_lists() {
             say("Fetching the package lists (10 seconds)");
-            let _ = shell::quiet(
-                self.apt_get().arg("update"),
-                "apt-get update",
-                &self.log("apt-update"),
-            );
+            let _ = self.apt_get(["update"]);
         }
-        ask()
+        offers()
     }
 
     /// Compiler, libclang and cargo-pgrx: what building the extension takes.
     pub fn build_tools(&mut self) -> Result<()> {
+        let missing = |(program, _): &(&str, &str)| !has_program(program);
         let mut wanted: Vec<&str> = BUILD_PROGRAMS
             .into_iter()
-            .filter(|(program, _)| !has_program(program))
-            .map(|(_, package)| package)
+            .filter(missing)
+            .map(|(_, p)| p)
             .collect();
         // The bindings to Postgres are made with libclang and clang's own headers.
         if std::env::var_os("LIBCLANG_PATH").is_none() {
@@ -248,67 +213,51 @@ impl Machine {
         // One that is on the machine already will do if it is the right one. Otherwise ours goes
         // into the cache, where it is in nobody's way who needs another version for another project.
         let ours = self.cache.join(format!("cargo-pgrx-{CARGO_PGRX}"));
-        let candidates = [
-            ours.join("bin/cargo-pgrx"),
-            cargo_home().join("bin/cargo-pgrx"),
-        ];
-        let fits = |path: &PathBuf| {
-            shell::output(
-                Command::new(path).args(["pgrx", "--version"]),
-                "asking cargo-pgrx",
-            )
-            .is_ok_and(|text| text.split_whitespace().last() == Some(CARGO_PGRX))
-        };
-        if let Some(found) = candidates.into_iter().find(fits) {
-            self.cargo_pgrx = Some(found);
-            return Ok(());
+        let theirs = std::env::var_os("CARGO_HOME").map_or_else(
+            || Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cargo"),
+            PathBuf::from,
+        );
+        self.cargo_pgrx = ours.join("bin/cargo-pgrx");
+        for found in [self.cargo_pgrx.clone(), theirs.join("bin/cargo-pgrx")] {
+            let version = cmd!(self.sh, "{found} pgrx --version")
+                .quiet()
+                .ignore_stderr();
+            if version.read().is_ok_and(|text| text.ends_with(CARGO_PGRX)) {
+                self.cargo_pgrx = found;
+                return Ok(());
+            }
         }
         say(format!(
             "Building cargo-pgrx {CARGO_PGRX} (about 3 minutes, once)"
         ));
-        let mut install = self.cargo();
-        install.args([
-            "install",
-            "cargo-pgrx",
-            "--version",
-            CARGO_PGRX,
-            "--locked",
-            "--quiet",
-        ]);
-        install.arg("--root").arg(&ours);
-        shell::loud(&mut install, "building cargo-pgrx")?;
-        self.cargo_pgrx = Some(ours.join("bin/cargo-pgrx"));
-        Ok(())
+        let install =
+            self.cargo()
+                .args(["install", "--locked", "--quiet", "--version", CARGO_PGRX]);
+        Ok(install.arg("--root").arg(ours).arg("cargo-pgrx").run()?)
     }
 
     /// cargo, in the workspace, without what `cargo run` told *us* about ourselves: some build
     /// scripts (ring's) watch those variables and would build everything anew each time.
-    pub fn cargo(&self) -> Command {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        self.settle(&mut command);
-        command
+    pub fn cargo(&self) -> Cmd<'_> {
+        self.settled(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
     }
 
     /// `cargo pgrx`, likewise, at the version that fits.
-    pub fn cargo_pgrx(&self) -> Command {
-        let program = self
-            .cargo_pgrx
-            .clone()
-            .unwrap_or_else(|| "cargo-pgrx".into());
-        let mut command = Command::new(&program);
-        self.settle(&mut command);
+    pub fn cargo_pgrx(&self) -> Cmd<'_> {
         // The test framework calls cargo-pgrx again, and shall find the same one.
-        command.env("CARGO_PGRX", &program).arg("pgrx");
+        let mut command = self.settled(&self.cargo_pgrx).arg("pgrx");
+        command = command.env("CARGO_PGRX", &self.cargo_pgrx);
         if std::env::var_os("USER").is_none() {
             // The test framework connects as this user and panics when it is not told the name.
-            let name = shell::output(Command::new("id").arg("-un"), "asking who we are");
-            command.env("USER", name.unwrap_or_default());
+            let name = cmd!(self.sh, "id -un").quiet().read();
+            command = command.env("USER", name.unwrap_or_default());
         }
         command
     }
 
-    fn settle(&self, command: &mut Command) {
-        command.current_dir(&self.workspace);
+    fn settled(&self, program: impl AsRef<OsStr>) -> Cmd<'_> {
+        let program = program.as_ref();
+        let mut command = cmd!(self.sh, "{program}").quiet();
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             let ours = [
@@ -319,9 +268,10 @@ impl Machine {
                 "PG",
             ];
             if ours.iter().any(|prefix| text.starts_with(prefix)) || text == "OUT_DIR" {
-                command.env_remove(name);
+                command = command.env_remove(&name);
             }
         }
+        command
     }
 
     /// Cargo's target directory for what does not depend on Postgres.
@@ -352,9 +302,8 @@ fn cache_dir(root: bool) -> Result<PathBuf> {
         .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
     match base {
         Some(base) if !root || open_to_all(&base) => Ok(base.join("pg_session_jwt")),
-        _ if root => Ok(PathBuf::from("/var/cache/pg_session_jwt")),
-        _ => Err(Problem::new("neither XDG_CACHE_HOME nor HOME is set")
-            .advice("set HOME to a directory of yours")),
+        _ if root => Ok("/var/cache/pg_session_jwt".into()),
+        _ => bail!("neither XDG_CACHE_HOME nor HOME is set: set HOME to a directory of yours"),
     }
 }
 
@@ -366,29 +315,6 @@ fn open_to_all(path: &Path) -> bool {
     })
 }
 
-fn cargo_home() -> PathBuf {
-    std::env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
-        .unwrap_or_default()
-}
-
-fn installed(package: &str) -> bool {
-    shell::output(
-        Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Abbrev}", package]),
-        "asking dpkg",
-    )
-    .is_ok_and(|status| status.starts_with("ii"))
-}
-
-fn apt_has_lists() -> bool {
-    fs::read_dir("/var/lib/apt/lists").is_ok_and(|entries| {
-        entries
-            .flatten()
-            .any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
-    })
-}
-
 /// Whether a program of this name is on the PATH.
 pub fn has_program(name: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| {
@@ -396,22 +322,19 @@ pub fn has_program(name: &str) -> bool {
     })
 }
 
-/// The number of cores, for make.
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(2, Into::into)
-}
-
-/// Removes a directory and whatever is in it; that it stays is worth no more than a line.
-pub fn remove(path: &Path) {
-    if let Err(error) = fs::remove_dir_all(path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        note(format!("could not remove {}: {error}", path.display()));
-    }
+fn succeeds(command: Cmd<'_>) -> bool {
+    command
+        .quiet()
+        .ignore_stdout()
+        .ignore_stderr()
+        .run()
+        .is_ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

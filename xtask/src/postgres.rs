@@ -8,12 +8,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::cli::SUPPORTED;
-use crate::machine::{Machine, has_program, remove};
-use crate::problem::{Context, Problem, Result};
-use crate::shell::{self, note, say};
+use anyhow::{Context as _, Result, bail, ensure};
+use harness::Programs;
+use xshell::{Cmd, Shell, cmd};
+
+use crate::SUPPORTED;
+use crate::machine::{Machine, has_program};
+use crate::shell::{logged, narrated, note, say};
 
 /// Where Debian and Ubuntu keep the versions that their packages install.
 const DEBIAN: &str = "/usr/lib/postgresql";
@@ -38,26 +40,20 @@ pub struct Postgres {
 
 impl Postgres {
     /// Asks `pg_config` for what we need to know.
-    fn at(pg_config: impl Into<PathBuf>) -> Result<Self> {
+    fn at(machine: &Machine, pg_config: impl Into<PathBuf>) -> Result<Self> {
         let pg_config = pg_config.into();
-        let name = ask(&pg_config, "--version")?;
+        let ask = |what| ask(&machine.sh, &pg_config, what);
+        let name = ask("--version")?;
         let version = name.split_whitespace().nth(1).unwrap_or_default();
-        let major = version
-            .split(|c: char| !c.is_ascii_digit())
-            .next()
-            .and_then(|number| number.parse().ok())
-            .ok_or_else(|| {
-                Problem::new(format!("{} is \"{name}\"", pg_config.display()))
-                    .advice("name another one in PG_CONFIG")
-            })?;
-        let configured = ask(&pg_config, "--configure").unwrap_or_default();
+        let major = version.split(|c: char| !c.is_ascii_digit()).next();
+        let major = major.and_then(|number| number.parse().ok());
         Ok(Self {
-            major,
+            major: major.with_context(|| format!("{} is \"{name}\"", pg_config.display()))?,
             version: version.to_owned(),
-            assertions: configured.contains("--enable-cassert"),
-            bin: ask(&pg_config, "--bindir")?.into(),
-            share: ask(&pg_config, "--sharedir")?.into(),
-            modules: ask(&pg_config, "--pkglibdir")?.into(),
+            assertions: ask("--configure").is_ok_and(|text| text.contains("--enable-cassert")),
+            bin: ask("--bindir")?.into(),
+            share: ask("--sharedir")?.into(),
+            modules: ask("--pkglibdir")?.into(),
             pg_config,
         })
     }
@@ -67,60 +63,52 @@ impl Postgres {
         format!("pg{}", self.major)
     }
 
-    /// A program of this Postgres.
-    pub fn program(&self, name: &str) -> PathBuf {
-        self.bin.join(name)
+    /// Its programs, and the user that they run as on this machine.
+    pub fn programs(&self, machine: &Machine) -> Result<Programs> {
+        Ok(Programs {
+            bin: self.bin.clone(),
+            account: machine.account()?.map(|(_, account)| account),
+        })
     }
 
     /// `cargo pgrx`, set up for this Postgres alone.
-    ///
-    /// PGRX_HOME is ours, so that the user's ~/.pgrx stays as it is.
-    pub fn cargo_pgrx(&self, machine: &Machine) -> Result<Command> {
-        let home = self.pgrx_home(machine)?;
-        let mut command = machine.cargo_pgrx();
-        command
-            .env("PGRX_HOME", home)
-            .env("CARGO_TARGET_DIR", machine.pgrx_target());
-        Ok(command)
+    pub fn cargo_pgrx<'a>(&self, machine: &'a Machine) -> Result<Cmd<'a>> {
+        self.set_up(machine, machine.cargo_pgrx())
     }
 
     /// cargo, likewise.
-    pub fn cargo(&self, machine: &Machine) -> Result<Command> {
-        let mut command = machine.cargo();
-        command.env("PGRX_HOME", self.pgrx_home(machine)?);
-        command.env("CARGO_TARGET_DIR", machine.pgrx_target());
-        Ok(command)
+    pub fn cargo<'a>(&self, machine: &'a Machine) -> Result<Cmd<'a>> {
+        self.set_up(machine, machine.cargo())
     }
 
-    /// A PGRX_HOME that knows this Postgres and no other. One for each place and not for each
-    /// version: the demo's is the system's Postgres, the tests' is a copy of it.
-    fn pgrx_home(&self, machine: &Machine) -> Result<PathBuf> {
+    /// With a PGRX_HOME of ours, so that the user's ~/.pgrx stays as it is, that knows this Postgres and no
+    /// other. One for each place and not for each version: the demo's is the system's Postgres, the tests' is
+    /// a copy of it.
+    fn set_up<'a>(&self, machine: &'a Machine, command: Cmd<'a>) -> Result<Cmd<'a>> {
         let place = if self.pg_config.starts_with(&machine.cache) {
             "private"
         } else {
             "system"
         };
-        let home = machine.cache.join(format!("pgrx/{place}-{}", self.label()));
-        let config = fs::read_to_string(home.join("config.toml")).unwrap_or_default();
+        let label = self.label();
+        let home = machine.cache.join(format!("pgrx/{place}-{label}"));
         let path = self.pg_config.display().to_string();
+        let config = fs::read_to_string(home.join("config.toml")).unwrap_or_default();
         if !config.contains(&format!("\"{path}\"")) {
-            remove(&home);
-            fs::create_dir_all(&home).context(|| format!("cannot make {}", home.display()))?;
-            let mut command = machine.cargo_pgrx();
-            command.env("PGRX_HOME", &home).args(["init", "--no-run"]);
-            command.arg(format!("--{}={path}", self.label()));
-            shell::quiet(
-                &mut command,
-                "telling pgrx about Postgres",
-                &machine.log("pgrx-init"),
-            )?;
+            machine.sh.remove_path(&home)?;
+            machine.sh.create_dir(&home)?;
+            let init = machine.cargo_pgrx().env("PGRX_HOME", &home);
+            let init = init.args(["init", "--no-run", &format!("--{label}={path}")]);
+            logged(init, &machine.log("pgrx-init"))?;
         }
-        Ok(home)
+        Ok(command
+            .env("PGRX_HOME", home)
+            .env("CARGO_TARGET_DIR", machine.pgrx_target()))
     }
 }
 
-fn ask(pg_config: &Path, what: &str) -> Result<String> {
-    shell::output(Command::new(pg_config).arg(what), "asking pg_config")
+fn ask(sh: &Shell, pg_config: &Path, what: &str) -> Result<String> {
+    Ok(cmd!(sh, "{pg_config} {what}").quiet().read()?)
 }
 
 /// The Postgres on this machine, with headers: the one named by PG_CONFIG, or the newest supported
@@ -129,15 +117,15 @@ fn ask(pg_config: &Path, what: &str) -> Result<String> {
 pub fn system(machine: &Machine, wanted: Option<u16>) -> Result<Option<Postgres>> {
     let fits = |major: u16| wanted.map_or(SUPPORTED.contains(&major), |wanted| wanted == major);
     if let Some(named) = std::env::var_os("PG_CONFIG") {
-        let postgres = Postgres::at(PathBuf::from(named))?;
+        let postgres = Postgres::at(machine, PathBuf::from(named))?;
         if fits(postgres.major) {
             return Ok(Some(postgres));
         }
         if wanted.is_none() {
-            return Err(Problem::new(format!(
+            bail!(
                 "PG_CONFIG names Postgres {}, and the supported ones are 15 to 18",
                 postgres.major
-            )));
+            );
         }
     }
     if let Some(major) = system_major(machine, wanted) {
@@ -146,13 +134,13 @@ pub fn system(machine: &Machine, wanted: Option<u16>) -> Result<Option<Postgres>
             format!("postgresql-server-dev-{major}"),
         ];
         machine.packages(&[&packages[0], &packages[1]])?;
-        return Postgres::at(format!("{DEBIAN}/{major}/bin/pg_config")).map(Some);
+        return Postgres::at(machine, format!("{DEBIAN}/{major}/bin/pg_config")).map(Some);
     }
     if has_program("pg_config") {
-        let postgres = Postgres::at("pg_config")?;
-        let pg_config = postgres.program("pg_config");
-        if fits(postgres.major) && postgres.program("postgres").is_file() && pg_config.is_file() {
-            return Postgres::at(pg_config).map(Some);
+        let postgres = Postgres::at(machine, "pg_config")?;
+        let pg_config = postgres.bin.join("pg_config");
+        if fits(postgres.major) && postgres.bin.join("postgres").is_file() && pg_config.is_file() {
+            return Postgres::at(machine, pg_config).map(Some);
         }
     }
     Ok(None)
@@ -179,13 +167,10 @@ fn system_major(machine: &Machine, wanted: Option<u16>) -> Option<u16> {
 
 /// The version that `test` takes when none was asked for.
 pub fn default_major(machine: &Machine) -> Result<u16> {
-    match system(machine, None)? {
-        Some(postgres) => Ok(postgres.major),
-        None => Err(
-            Problem::new("no Postgres 15 to 18 found here, and apt offers none")
-                .advice("name a version, for instance --pg 16: it is fetched"),
-        ),
-    }
+    let found = system(machine, None)?.context(
+        "no Postgres 15 to 18 found here, and apt offers none; name a version, for instance --pg 16: it is fetched",
+    )?;
+    Ok(found.major)
 }
 
 /// A private copy of this version: nothing else uses it, and we may install into it.
@@ -206,7 +191,7 @@ pub fn private(machine: &Machine, major: u16) -> Result<Postgres> {
     }
     from_script(machine, &script, major).or_else(|problem| {
         note(format!("Postgres {major} does not come that way here"));
-        from_pgrx(machine, major).map_err(|next| next.after(problem))
+        from_pgrx(machine, major).context(problem)
     })
 }
 
@@ -220,7 +205,7 @@ fn copy(machine: &Machine, system: &Postgres) -> Result<Postgres> {
         system.share.clone(),
     ];
     for what in ["--includedir", "--includedir-server"] {
-        trees.push(ask(&system.pg_config, what)?.into());
+        trees.push(ask(&machine.sh, &system.pg_config, what)?.into());
     }
     // /usr/include itself may be one of them on other systems; a compiler finds that by itself.
     trees.retain(|tree| tree != Path::new("/usr/include"));
@@ -230,7 +215,7 @@ fn copy(machine: &Machine, system: &Postgres) -> Result<Postgres> {
 
     // What the copy is made of; the extensions too, as somebody may have installed one since.
     let mut made_of = vec![
-        ask(&system.pg_config, "--version")?,
+        ask(&machine.sh, &system.pg_config, "--version")?,
         top.display().to_string(),
     ];
     let mut extensions: Vec<String> = fs::read_dir(system.share.join("extension"))
@@ -244,7 +229,7 @@ fn copy(machine: &Machine, system: &Postgres) -> Result<Postgres> {
     made_of.extend(extensions);
     let made_of = made_of.join("\n");
     if fs::read_to_string(&stamp).is_ok_and(|text| text == made_of) {
-        return Postgres::at(pg_config);
+        return Postgres::at(machine, pg_config);
     }
     say(format!(
         "Copying Postgres {} to {} (2 seconds)",
@@ -253,32 +238,30 @@ fn copy(machine: &Machine, system: &Postgres) -> Result<Postgres> {
     ));
     // Not while another run's server is running from it.
     let _lock = machine.lock(&system.label())?;
-    remove(&root);
+    machine.sh.remove_path(&root)?;
     for tree in &trees {
         let target = copied(tree);
         if target.exists() {
             continue; // inside a tree that has been copied
         }
         let parent = target.parent().unwrap_or(&root);
-        fs::create_dir_all(parent).context(|| format!("cannot make {}", parent.display()))?;
-        let mut cp = Command::new("cp");
-        cp.args(["-a", "--reflink=auto"]).arg(tree).arg(&target);
-        shell::quiet(&mut cp, "copying Postgres", &machine.log("copy"))?;
+        machine.sh.create_dir(parent)?;
+        cmd!(machine.sh, "cp -a --reflink=auto {tree} {target}")
+            .quiet()
+            .run()?;
     }
     readable(machine, &root)?;
-    let postgres = Postgres::at(pg_config)?;
-    if [&postgres.bin, &postgres.share, &postgres.modules]
-        .iter()
-        .any(|p| !p.starts_with(&root))
-    {
-        return Err(Problem::new(format!(
-            "the copy of Postgres {} still looks for its files in {}",
-            system.major,
-            postgres.share.display()
-        ))
-        .advice("this Postgres cannot be moved; set PG_CONFIG to one that can"));
-    }
-    fs::write(&stamp, made_of).context(|| format!("cannot write {}", stamp.display()))?;
+    let postgres = Postgres::at(machine, pg_config)?;
+    ensure!(
+        [&postgres.bin, &postgres.share, &postgres.modules]
+            .iter()
+            .all(|p| p.starts_with(&root)),
+        "the copy of Postgres {} still looks for its files in {}: this Postgres cannot be moved; set PG_CONFIG to \
+         one that can",
+        system.major,
+        postgres.share.display()
+    );
+    machine.sh.write_file(&stamp, made_of)?;
     Ok(postgres)
 }
 
@@ -303,10 +286,9 @@ fn from_script(machine: &Machine, script: &Path, major: u16) -> Result<Postgres>
             "Getting Postgres {major} (seconds, or a few minutes when it has to be built; once)"
         ));
     }
-    let mut command = Command::new(script);
-    command.arg(major.to_string()).arg(&root);
-    let printed = shell::narrated(&mut command, "getting Postgres with .ci/postgres")?;
-    Postgres::at(printed.lines().last().unwrap_or_default())
+    let major = major.to_string();
+    let printed = narrated(cmd!(machine.sh, "{script} {major} {root}"))?;
+    Postgres::at(machine, printed.lines().last().unwrap_or_default())
 }
 
 /// A Postgres that pgrx downloads and builds: where nothing else is to be had.
@@ -320,41 +302,33 @@ fn from_pgrx(machine: &Machine, major: u16) -> Result<Postgres> {
         Some(PathBuf::from(line.split('"').nth(1)?))
     };
     if let Some(pg_config) = find().filter(|path| path.is_file()) {
-        return Postgres::at(pg_config);
+        return Postgres::at(machine, pg_config);
     }
     machine.packages(&["build-essential", "bison", "flex", "perl"])?;
     say(format!(
         "Letting pgrx download and build Postgres {major} (about 5 minutes, once)"
     ));
-    remove(&home);
-    fs::create_dir_all(&home).context(|| format!("cannot make {}", home.display()))?;
-    let mut init = machine.cargo_pgrx();
-    init.env("PGRX_HOME", &home)
-        .args(["init", "--no-run", &format!("--pg{major}=download")]);
+    machine.sh.remove_path(&home)?;
+    machine.sh.create_dir(&home)?;
+    let mut init = machine.cargo_pgrx().env("PGRX_HOME", &home);
+    init = init.args(["init", "--no-run", &format!("--pg{major}=download")]);
     for flag in ["--without-icu", "--without-readline", "--without-zlib"] {
-        init.arg(format!("--configure-flag={flag}"));
+        init = init.arg(format!("--configure-flag={flag}"));
     }
-    shell::quiet(&mut init, "cargo pgrx init", &machine.log("pgrx-download")).map_err(
-        |problem| {
-            problem.advice(format!(
-                "install Postgres {major} with its headers, and name its pg_config in PG_CONFIG"
-            ))
-        },
-    )?;
+    logged(init, &machine.log("pgrx-download")).with_context(|| {
+        format!("install Postgres {major} with its headers, and name its pg_config in PG_CONFIG")
+    })?;
     readable(machine, &home)?;
-    Postgres::at(find().ok_or_else(|| Problem::new("pgrx does not say where Postgres is"))?)
+    Postgres::at(
+        machine,
+        find().context("pgrx does not say where Postgres is")?,
+    )
 }
 
 /// As root, with whatever umask: the user that Postgres runs as must be able to read it.
 fn readable(machine: &Machine, tree: &Path) -> Result<()> {
     if machine.root {
-        let mut chmod = Command::new("chmod");
-        chmod.args(["-R", "a+rX"]).arg(tree);
-        shell::quiet(
-            &mut chmod,
-            "making Postgres readable",
-            &machine.log("chmod"),
-        )?;
+        cmd!(machine.sh, "chmod -R a+rX {tree}").quiet().run()?;
     }
     Ok(())
 }

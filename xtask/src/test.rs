@@ -1,15 +1,71 @@
 //! `cargo xtask test`: every test, on one or more versions of Postgres.
 
 use std::fs;
+use std::path::Path;
+use std::str::FromStr;
 use std::time::Instant;
 
-use crate::cli::{Step, TestOptions};
-use crate::cluster::{Cluster, Kept};
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use harness::{Cluster, Kept};
+use xshell::cmd;
+
 use crate::machine::Machine;
 use crate::postgres::{self, Postgres};
-use crate::problem::{Context, Problem, Result};
-use crate::shell::{self, note, say};
-use crate::{goldens, readme};
+use crate::shell::{note, say};
+use crate::{Major, SUPPORTED};
+
+/// Options of the command.
+#[derive(Args)]
+pub struct Options {
+    /// Which Postgres: 15, 16, 17, 18, a list like 16,18, or all; default: the one found. With all, one that
+    /// cannot be had on this machine is not tested, and named at the end
+    #[arg(long, value_delimiter = ',')]
+    pg: Vec<Versions>,
+    /// With --pg all: fail if this one cannot be had (a list is fine)
+    #[arg(long, value_delimiter = ',')]
+    must: Vec<Major>,
+    /// Run only this step (a list is fine)
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Step>,
+    /// Rewrite tests/pg_regress/expected with what the goldens printed
+    #[arg(long)]
+    bless: bool,
+    /// After --: arguments for the tests over connections, for instance a test's name
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+/// `--pg`
+#[derive(Debug, Clone, Copy)]
+enum Versions {
+    All,
+    One(u16),
+}
+
+impl FromStr for Versions {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "all" => Ok(Self::All),
+            one => Ok(Self::One(one.parse::<Major>()?.0)),
+        }
+    }
+}
+
+/// A step, as `--only` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// Unit tests of the pure crates
+    Unit,
+    /// `cargo pgrx test`: tests inside the server
+    Pgrx,
+    /// tests/pg_regress
+    Goldens,
+    /// tests/it: tests over real connections, and the SQL in README and docs
+    Connections,
+}
 
 /// The library in the server has debug assertions, but is not so slow that signatures dominate every
 /// test; the harness of `cargo pgrx test` is not worth optimising. Less debug information: a third
@@ -21,41 +77,61 @@ const PROFILE: [(&str, &str); 4] = [
     ("CARGO_PROFILE_TEST_DEBUG", "line-tables-only"),
 ];
 
+impl Options {
+    /// The majors to test, in order, each with whether its absence is an error; none: the one found.
+    fn majors(&self) -> Vec<(u16, bool)> {
+        let asked = self.pg.iter().flat_map(|versions| match versions {
+            Versions::All => SUPPORTED.map(|major| (major, false)).to_vec(),
+            Versions::One(major) => vec![(*major, true)],
+        });
+        let must = self.must.iter().map(|major| (major.0, true));
+        let mut majors: Vec<(u16, bool)> = Vec::new();
+        for (major, must) in asked.chain(must) {
+            match majors.iter_mut().find(|(known, _)| *known == major) {
+                Some((_, known)) => *known |= must,
+                None => majors.push((major, must)),
+            }
+        }
+        majors
+    }
+}
+
 /// Runs what the options ask for; stops at the first failure.
-pub fn run(options: &TestOptions) -> Result<()> {
+pub fn run(options: &Options) -> Result<()> {
     let mut machine = Machine::look()?;
     machine.build_tools()?;
-    let majors = match &options.pg[..] {
-        [] => vec![postgres::default_major(&machine)?],
-        some => some.to_vec(),
+    let majors = match options.majors() {
+        none if none.is_empty() => vec![(postgres::default_major(&machine)?, true)],
+        some => some,
     };
     // All of them first: what cannot be had is better known now than in ten minutes.
     let mut versions = Vec::new();
     let mut absent = Vec::new();
-    for major in majors {
-        let optional = options.pg.contains(&major) && !options.must.contains(&major);
+    for (major, must) in majors {
         match postgres::private(&machine, major) {
             Ok(postgres) => versions.push(postgres),
-            Err(problem) if optional => {
-                let reason = problem.what();
+            Err(error) if must => return Err(error),
+            Err(error) => {
                 note(format!("so Postgres {major} is not tested"));
                 absent.push(format!(
-                    "Postgres {major}: not tested (it cannot be had here: {reason})"
+                    "Postgres {major}: not tested (it cannot be had here: {error})"
                 ));
             }
-            Err(problem) => return Err(problem),
         }
     }
-    if versions.is_empty() {
-        return Err(Problem::new("no Postgres can be had here").details(absent.join("\n")));
-    }
+    ensure!(
+        !versions.is_empty(),
+        "no Postgres can be had here:\n{}",
+        absent.join("\n")
+    );
 
     let mut run = Run {
         machine: &machine,
         options,
+        versions: &versions,
         lines: Vec::new(),
     };
-    let outcome = run.all(&versions);
+    let outcome = run.all();
     println!();
     for line in run.lines.iter().chain(&absent) {
         println!("{line}");
@@ -66,7 +142,8 @@ pub fn run(options: &TestOptions) -> Result<()> {
 /// A run, and its summary so far.
 struct Run<'a> {
     machine: &'a Machine,
-    options: &'a TestOptions,
+    options: &'a Options,
+    versions: &'a [Postgres],
     lines: Vec<String>,
 }
 
@@ -75,11 +152,11 @@ impl Run<'_> {
         self.options.only.is_empty() || self.options.only.contains(&step)
     }
 
-    fn all(&mut self, versions: &[Postgres]) -> Result<()> {
+    fn all(&mut self) -> Result<()> {
         if self.wants(Step::Unit) {
             self.timed("Unit tests", Self::unit)?;
         }
-        for postgres in versions {
+        for postgres in self.versions {
             // `.ci/run` looks for these words.
             let assertions = if postgres.assertions {
                 " with assertions"
@@ -93,26 +170,26 @@ impl Run<'_> {
     }
 
     /// Runs a part, and adds its line to the summary.
-    fn timed(&mut self, name: &str, part: impl FnOnce(&Self) -> Result<Vec<String>>) -> Result<()> {
+    fn timed(&mut self, name: &str, part: impl FnOnce(&Self) -> Result<String>) -> Result<()> {
         let started = Instant::now();
         let outcome = part(self);
         let seconds = started.elapsed().as_secs();
         self.lines.push(match &outcome {
-            Ok(parts) => format!("{name}: passed in {seconds} s ({})", parts.join(", ")),
+            Ok(parts) => format!("{name}: passed in {seconds} s ({parts})"),
             Err(_) => format!("{name}: FAILED after {seconds} s"),
         });
         outcome.map(|_| ())
     }
 
-    fn unit(&self) -> Result<Vec<String>> {
+    fn unit(&self) -> Result<String> {
         say("Unit tests of the pure code (1 minute the first time)");
-        let mut test = self.machine.cargo();
-        test.args(["test", "-p", "pg_session_jwt_jose", "-p", "xtask"]);
-        shell::loud(&mut test, "the unit tests")?;
-        Ok(vec!["jose".into(), "xtask".into()])
+        let test = self.machine.cargo();
+        test.args(["test", "-p", "pg_session_jwt_jose", "-p", "xtask"])
+            .run()?;
+        Ok("jose, xtask".into())
     }
 
-    fn version(&self, postgres: &Postgres) -> Result<Vec<String>> {
+    fn version(&self, postgres: &Postgres) -> Result<String> {
         let major = postgres.major;
         let mut parts = Vec::new();
         // Another run would replace the library under our running server.
@@ -122,77 +199,119 @@ impl Run<'_> {
                 "Postgres {major}: tests inside the server (3 minutes the first time, then seconds)"
             ));
             self.pgrx(postgres)?;
-            parts.push("inside the server".to_owned());
+            parts.push("inside the server");
         }
-        let rest = [Step::Goldens, Step::Connections, Step::Readme];
-        if !rest.iter().any(|&step| self.wants(step)) {
-            return Ok(parts);
+        if !self.wants(Step::Goldens) && !self.wants(Step::Connections) {
+            return Ok(parts.join(", "));
         }
         say(format!(
             "Postgres {major}: building and installing the extension (up to a minute)"
         ));
         install(self.machine, postgres)?;
-        let cluster = Cluster::start(self.machine, postgres)?;
-        note(format!("a throwaway server is up on port {}", cluster.port));
-
+        let cluster = Cluster::of(&postgres.programs(self.machine)?, "")?;
+        note(format!(
+            "a throwaway server is up on port {}",
+            cluster.port()
+        ));
         if self.wants(Step::Goldens) {
             say(format!("Postgres {major}: goldens (seconds)"));
-            match goldens::run(self.machine, postgres, &cluster, self.options.bless)? {
-                Some(count) => parts.push(format!("{count} goldens")),
-                None => note("skipped: there are none in tests/pg_regress/sql"),
+            if self.goldens(postgres, &cluster)? {
+                parts.push("goldens");
             }
         }
         if self.wants(Step::Connections) {
             say(format!(
-                "Postgres {major}: tests over real connections (up to a minute)"
+                "Postgres {major}: tests over real connections (3 minutes)"
             ));
             self.connections(postgres, &cluster)?;
-            parts.push("connections".to_owned());
+            parts.push("connections");
         }
-        if self.wants(Step::Readme) {
-            say(format!("Postgres {major}: the README's SQL (seconds)"));
-            match fs::read_to_string(self.machine.workspace.join("README.md")) {
-                Ok(text) => parts.push(format!("{} README blocks", readme::run(&cluster, &text)?)),
-                Err(_) => note("skipped: there is no README.md"),
-            }
-        }
-        Ok(parts)
+        Ok(parts.join(", "))
     }
 
     /// `cargo pgrx test`: functions marked `#[pg_test]`.
     fn pgrx(&self, postgres: &Postgres) -> Result<()> {
-        let directory = Kept::directory(self.machine, postgres)?;
-        let mut test = postgres.cargo_pgrx(self.machine)?;
-        test.envs(PROFILE).arg("test").arg(postgres.label());
-        test.arg("--pgdata").arg(directory.path().join("data"));
-        if let Some(account) = self.machine.account()? {
-            test.args(["--runas", account.name]);
+        let directory = Kept::directory(&postgres.programs(self.machine)?)?;
+        let mut test = postgres.cargo_pgrx(self.machine)?.envs(PROFILE);
+        test = test.args(["test", &postgres.label(), "--pgdata"]);
+        test = test.arg(directory.path().join("data"));
+        if let Some((name, _)) = self.machine.account()? {
+            test = test.args(["--runas", name]);
         }
-        shell::loud(&mut test, "`cargo pgrx test`")
+        Ok(test.run()?)
     }
 
-    /// The crate in tests/, against our server.
+    /// tests/pg_regress: SQL as a user of psql writes it, and what psql prints for it. False: not run.
+    fn goldens(&self, postgres: &Postgres, cluster: &Cluster) -> Result<bool> {
+        let pg_regress = postgres.modules.join("pgxs/src/test/regress/pg_regress");
+        if !pg_regress.is_file() {
+            note(format!(
+                "skipped: this Postgres has no {}",
+                pg_regress.display()
+            ));
+            return Ok(false);
+        }
+        let folder = self.machine.workspace.join("tests/pg_regress");
+        let output = self.machine.target().join("goldens").join(postgres.label());
+        self.machine.sh.create_dir(&output)?;
+        let scripts = self.machine.sh.read_dir(folder.join("sql"))?;
+        let names = scripts.iter().filter_map(|path| path.file_stem());
+        let (port, bin) = (cluster.port().to_string(), &postgres.bin);
+        let goldens = cmd!(
+            self.machine.sh,
+            "{pg_regress} --host=127.0.0.1 --port={port} --user=postgres"
+        );
+        let goldens = goldens
+            .args(["--dbname=goldens", "--load-extension=pg_session_jwt"])
+            .arg(format!("--bindir={}", bin.display()))
+            .arg(format!("--inputdir={}", folder.display()))
+            .arg(format!("--outputdir={}", output.display()))
+            .args(names);
+        if goldens.quiet().run().is_ok() {
+            return Ok(true);
+        }
+        if self.options.bless {
+            for result in self.machine.sh.read_dir(output.join("results"))? {
+                self.machine.sh.copy_file(result, folder.join("expected"))?;
+            }
+            note("tests/pg_regress/expected is rewritten: look at the difference");
+            return Ok(true);
+        }
+        print!("{}", fs::read_to_string(output.join("regression.diffs"))?);
+        bail!(
+            "goldens differ; when the outputs are right: cargo xtask test --pg {} --only goldens --bless",
+            postgres.major
+        )
+    }
+
+    /// tests/it, against our server.
     fn connections(&self, postgres: &Postgres, cluster: &Cluster) -> Result<()> {
         let mut test = self.machine.cargo();
-        // All that fails at once: that is often what says why.
-        test.args(["test", "-p", "pg_session_jwt_it", "--no-fail-fast"]);
+        test = test.args(["test", "-p", "pg_session_jwt_it"]);
         if !self.options.rest.is_empty() {
-            test.arg("--").args(&self.options.rest);
+            test = test.arg("--").args(&self.options.rest);
         }
-        test.env("PGHOST", "127.0.0.1")
-            .env("PGPORT", cluster.port.to_string());
-        test.env("PGUSER", "postgres").env("PGDATABASE", "postgres");
-        test.env("PG_MAJOR", postgres.major.to_string());
-        test.env("PG_BIN", &postgres.bin)
-            .env("PG_SHAREDIR", &postgres.share);
-        test.env("PG_LOG", cluster.log());
-        let outcome = shell::loud(&mut test, "the tests over real connections");
-        outcome.map_err(|problem| {
+        // pg_upgrade goes from the one to the other.
+        if let (18, Some(old)) = (
+            postgres.major,
+            self.versions.iter().find(|old| old.major == 16),
+        ) {
+            test = test.env("PG_OLD_BIN", &old.bin);
+        }
+        let outcome = test
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", cluster.port().to_string())
+            .env("PGUSER", "postgres")
+            .env("PGDATABASE", "postgres")
+            .env("PG_MAJOR", postgres.major.to_string())
+            .env("PG_BIN", &postgres.bin)
+            .env("PG_SHAREDIR", &postgres.share)
+            .env("PG_LOG", cluster.log_file())
+            .run();
+        outcome.with_context(|| {
             let kept = self.machine.log(&format!("server-{}", postgres.label()));
-            match fs::copy(cluster.log(), &kept) {
-                Ok(_) => problem.advice(format!("the server's log is in {}", kept.display())),
-                Err(_) => problem,
-            }
+            let _ = fs::copy(cluster.log_file(), &kept);
+            format!("the server's log is in {}", kept.display())
         })
     }
 }
@@ -201,29 +320,71 @@ impl Run<'_> {
 fn install(machine: &Machine, postgres: &Postgres) -> Result<()> {
     // What other commits have installed must not take part in this one's tests.
     let folder = postgres.share.join("extension");
-    for entry in fs::read_dir(&folder)
-        .context(|| format!("no {}", folder.display()))?
-        .flatten()
+    let ours = |path: &Path| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("pg_session_jwt"))
+    };
+    for file in machine
+        .sh
+        .read_dir(&folder)?
+        .iter()
+        .filter(|path| ours(path))
     {
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with("pg_session_jwt")
-        {
-            fs::remove_file(entry.path())
-                .context(|| format!("cannot remove {}", entry.path().display()))?;
+        machine.sh.remove_path(file)?;
+    }
+    let install = postgres.cargo_pgrx(machine)?.envs(PROFILE);
+    let install = install.args([
+        "install",
+        "--no-default-features",
+        "--features",
+        &postgres.label(),
+    ]);
+    install.arg("--pg-config").arg(&postgres.pg_config).run()?;
+    ensure!(
+        folder.join("pg_session_jwt.control").is_file(),
+        "nothing was installed in {}",
+        folder.display()
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parsed(line: &str) -> Options {
+        Line::parse_from(line.split(' ')).options
+    }
+
+    #[test]
+    fn what_is_asked_for_by_number_must_be_there() {
+        let all = |must| SUPPORTED.map(|major| (major, must == major)).to_vec();
+        for (line, expected) in [
+            ("test", vec![]),
+            ("test --pg 16", vec![(16, true)]),
+            ("test --pg=pg16,18", vec![(16, true), (18, true)]),
+            ("test --pg 16 --pg 15", vec![(16, true), (15, true)]),
+            ("test --pg all", all(0)),
+            ("test --pg all --must 15", all(15)),
+            ("test --must 18", vec![(18, true)]),
+        ] {
+            assert_eq!(parsed(line).majors(), expected, "{line}");
         }
     }
-    let mut install = postgres.cargo_pgrx(machine)?;
-    install.envs(PROFILE).arg("install");
-    install.arg("--pg-config").arg(&postgres.pg_config);
-    install.args(["--no-default-features", "--features", &postgres.label()]);
-    shell::loud(&mut install, "building and installing the extension")?;
-    if !folder.join("pg_session_jwt.control").is_file() {
-        return Err(Problem::new(format!(
-            "nothing was installed in {}",
-            folder.display()
-        )));
+
+    #[test]
+    fn the_rest_goes_through_untouched() {
+        let options = parsed("test --bless --only unit,goldens -- replay --pg x");
+        assert!(options.bless);
+        assert_eq!(options.only, [Step::Unit, Step::Goldens]);
+        assert_eq!(options.rest, ["replay", "--pg", "x"]);
     }
-    Ok(())
 }

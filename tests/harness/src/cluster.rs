@@ -1,105 +1,219 @@
-//! Servers that one test has to itself, where the shared one will not do: replicas, and what concerns
-//! the roles of a whole cluster.
+//! Throwaway servers that go away with us, however we end.
+//!
+//! Each lives in a directory that a small shell script, the keeper, looks after. The keeper waits for
+//! the end of its standard input: a pipe that only we hold. Whether we finish, fail, panic, are
+//! interrupted or killed, the pipe closes, and the keeper stops the server and removes the directory.
+//! No signal handler is needed, and none can be missed.
 
-use std::io::{BufRead as _, BufReader};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use anyhow::{Context as _, Result, bail};
+
 use crate::{Session, setting};
 
-/// $1: the programs' directory, $2: a directory of its own, $3: its port, $4: more settings, $5: the
-/// port of the server to be a replica of, or nothing. It stops the server and removes the directory
-/// when its standard input ends, which it does however the test does.
+/// $1: the programs' directory, $2: the directory to look after, $3: what to start there: `server`, `nothing`
+/// (somebody else starts one under `data`), or the port of the server to be a replica of. Says `ready`
+/// when all is up.
 const KEEPER: &str = r#"
 bin=$1 dir=$2 data=$2/data log=$2/server.log
+# We may be gone before `ready` is said; that must not end the keeper.
 trap '' PIPE
-gone() { "$bin/pg_ctl" stop -s -w -m immediate -D "$data" >/dev/null 2>&1; cd / && rm -rf "$dir"; }
+gone() {
+    for pid in "$data"/postmaster.pid "$data"/*/postmaster.pid; do
+        [ ! -f "$pid" ] || "$bin/pg_ctl" stop -s -w -m immediate -D "${pid%/postmaster.pid}"
+    done >/dev/null 2>&1
+    cd / && rm -rf "$dir"
+}
 trap gone EXIT
-if [ -n "$5" ]; then
-    "$bin/pg_basebackup" -D "$data" -h 127.0.0.1 -p "$5" -U postgres -R -c fast >"$log" 2>&1
-else
-    "$bin/initdb" -D "$data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$log" 2>&1
-fi || { tail -5 "$log"; exit 1; }
-printf '%s\n' "$4" >>"$data/postgresql.conf"
-"$bin/pg_ctl" start -s -w -t 60 -D "$data" -l "$log" >>"$log" 2>&1 || { tail -5 "$log"; exit 1; }
+case $3 in
+    nothing) ;;
+    server) "$bin/initdb" -D "$data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$log" 2>&1 ;;
+    *) "$bin/pg_basebackup" -D "$data" -h 127.0.0.1 -p "$3" -U postgres -R -c fast >"$log" 2>&1 ;;
+esac || { tail -30 "$log"; exit 1; }
+if [ "$3" != nothing ]; then
+    cat "$dir/settings" >>"$data/postgresql.conf"
+    "$bin/pg_ctl" start -s -w -t 60 -D "$data" -l "$log" >>"$log" 2>&1 || { tail -30 "$log"; exit 1; }
+fi
 echo ready
-read -r _
+read -r word
+[ "$word" != keep ] || trap - EXIT
 "#;
 
-/// A server that goes when the value does.
-pub struct Cluster {
-    keeper: Child,
-    directory: PathBuf,
-    port: u16,
+/// What every throwaway server is set to.
+const SETTINGS: &str = "
+listen_addresses = '127.0.0.1'
+logging_collector = off
+log_min_messages = debug1
+log_line_prefix = '%m [%p] '
+max_worker_processes = 16
+wal_level = replica
+fsync = off
+shared_buffers = 64MB
+timezone = 'UTC'
+";
+
+/// The programs of a Postgres, and the user that they run as.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The directory of initdb, pg_ctl and the rest.
+    pub bin: PathBuf,
+    /// `None`: they run as us.
+    pub account: Option<Account>,
 }
 
-impl Cluster {
-    /// A new one, with more settings than every test server has.
-    pub fn start(settings: &str) -> Self {
-        Self::make(settings, None)
+/// A user of the operating system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// Its number.
+    pub uid: u32,
+    /// The number of its group.
+    pub gid: u32,
+}
+
+impl Programs {
+    /// Those of the server under test, in PG_BIN. Postgres refuses to run as root: then as the owner of that
+    /// server's log.
+    pub fn under_test() -> Self {
+        let log = fs::metadata(setting("PG_LOG")).expect("PG_LOG is there");
+        let own = fs::metadata("/proc/self").expect("a Linux /proc").uid();
+        let (uid, gid) = (log.uid(), log.gid());
+        Self {
+            bin: setting("PG_BIN").into(),
+            account: (own != uid).then_some(Account { uid, gid }),
+        }
     }
 
-    /// A hot standby of this one.
-    pub fn replica(&self) -> Self {
-        Self::make("", Some(self.port))
+    /// One of them.
+    pub fn command(&self, name: &str) -> Command {
+        self.run_as_account(self.bin.join(name))
     }
 
-    fn make(settings: &str, primary: Option<u16>) -> Self {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        // Short, for the socket's sake.
-        let directory = PathBuf::from(format!("/tmp/jwt_t{}_{number}", std::process::id()));
-        std::fs::create_dir(&directory).expect("a new directory");
-        // Postgres refuses to run as root: like the shared server, then.
-        let account = std::fs::metadata(setting("PG_LOG")).expect("PG_LOG is there");
-        let own = std::fs::metadata("/proc/self")
-            .expect("a Linux /proc")
-            .uid();
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = port.expect("a free port").port();
-        let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, "keeper", &setting("PG_BIN")]);
-        command.arg(&directory).arg(port.to_string());
-        command.arg(format!(
-            "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n\
-             fsync = off\nlog_min_messages = debug1\ntimezone = 'UTC'\nshared_buffers = 16MB\n{settings}\n",
-            directory.display()
-        ));
-        command.arg(primary.map(|port| port.to_string()).unwrap_or_default());
+    /// Another program, run by the same user and without our PG variables, which are for other servers.
+    fn run_as_account(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") {
                 command.env_remove(name);
             }
         }
-        if own != account.uid() {
-            chown(&directory, Some(account.uid()), Some(account.gid())).expect("root may do that");
-            command
-                .uid(account.uid())
-                .gid(account.gid())
-                .env("HOME", "/");
+        if let Some(Account { uid, gid }) = self.account {
+            command.uid(uid).gid(gid).env("HOME", "/");
         }
+        command.current_dir("/");
+        command
+    }
+
+    /// A new directory that belongs to the user of the programs. Its name is short: the path of a socket may
+    /// not exceed 107 bytes.
+    fn new_directory(&self) -> Result<PathBuf> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let mut parent = std::env::temp_dir();
+        // The temporary directory of root may be closed to other users.
+        if self.account.is_some() || parent.as_os_str().len() > 60 {
+            parent = "/tmp".into();
+        }
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("pgjwt-{}-{number}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        if let Some(Account { uid, gid }) = self.account {
+            chown(&path, Some(uid), Some(gid))
+                .with_context(|| format!("cannot give away {}", path.display()))?;
+        }
+        Ok(path)
+    }
+}
+
+/// A directory with a keeper.
+pub struct Kept {
+    keeper: Child,
+    directory: PathBuf,
+}
+
+impl Kept {
+    /// A new directory, for a server that somebody else starts under its `data`.
+    pub fn directory(programs: &Programs) -> Result<Self> {
+        Self::start(programs, programs.new_directory()?, "nothing")
+    }
+
+    fn start(programs: &Programs, directory: PathBuf, task: &str) -> Result<Self> {
+        let mut command = programs.run_as_account("sh");
+        command.args(["-c", KEEPER, "keeper"]);
+        command.arg(&programs.bin).arg(&directory).arg(task);
         // As in many a container: with it, pgrx by itself would put the frames of Rust into DETAIL.
         command.env("RUST_BACKTRACE", "full");
-        command.current_dir("/").process_group(0);
+        // A group of its own: Ctrl-C in the terminal is for us, and the keeper tidies up after us.
+        command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut keeper = command.spawn().expect("sh");
-        let mut answer = BufReader::new(keeper.stdout.take().unwrap());
-        let mut said = String::new();
-        while answer.read_line(&mut said).is_ok_and(|bytes| bytes > 0) {
-            if said.ends_with("ready\n") {
-                return Self {
-                    keeper,
-                    directory,
-                    port,
-                };
-            }
+        command.stderr(Stdio::null());
+        let mut keeper = command.spawn().context("starting a server")?;
+        let mut answer = BufReader::new(keeper.stdout.take().context("no answer")?);
+        let mut line = String::new();
+        answer.read_line(&mut line)?;
+        if line == "ready\n" {
+            return Ok(Self { keeper, directory });
         }
-        let _ = keeper.wait();
-        panic!("no server: {said}");
+        answer.read_to_string(&mut line)?;
+        keeper.wait()?;
+        bail!(
+            "the server of {} did not start:\n{line}",
+            programs.bin.display()
+        )
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// A server that goes when the value does.
+pub struct Cluster {
+    kept: Kept,
+    port: u16,
+}
+
+impl Cluster {
+    /// A new one for a test that cannot share the server under test, with more settings.
+    pub fn start(settings: &str) -> Self {
+        Self::of(&Programs::under_test(), settings).expect("a server")
+    }
+
+    /// A new one of any Postgres, with more settings, which win over ours.
+    pub fn of(programs: &Programs, settings: &str) -> Result<Self> {
+        Self::make(programs, settings, "server")
+    }
+
+    /// A hot standby of this one.
+    pub fn replica(&self) -> Self {
+        let programs = Programs::under_test();
+        Self::make(&programs, "", &self.port.to_string()).expect("a replica")
+    }
+
+    fn make(programs: &Programs, settings: &str, task: &str) -> Result<Self> {
+        let directory = programs.new_directory()?;
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = port.context("no free port")?.port();
+        let text = format!(
+            "{SETTINGS}{settings}\nport = {port}\nunix_socket_directories = '{}'\n",
+            directory.display()
+        );
+        fs::write(directory.join("settings"), text)?;
+        let kept = Kept::start(programs, directory, task)?;
+        Ok(Self { kept, port })
     }
 
     /// Its port on 127.0.0.1.
@@ -107,45 +221,58 @@ impl Cluster {
         self.port
     }
 
+    /// Its own directory: `data`, `server.log`, sockets, and what a caller wants to lay beside them.
+    pub fn directory(&self) -> &Path {
+        self.kept.path()
+    }
+
+    /// The file that it logs to.
+    pub fn log_file(&self) -> PathBuf {
+        self.directory().join("server.log")
+    }
+
     /// Everything it has logged so far.
     pub fn log(&self) -> String {
-        let log = std::fs::read(self.directory.join("server.log")).expect("a log");
+        let log = fs::read(self.log_file()).expect("a log");
         String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// Leaves the server up after us.
+    pub fn keep(mut self) -> Result<()> {
+        if let Some(stdin) = &mut self.kept.keeper.stdin {
+            stdin
+                .write_all(b"keep\n")
+                .context("cannot keep the server")?;
+        }
+        Ok(())
     }
 
     /// Adds lines to postgresql.conf, of which the last for a parameter counts, and has the server read it.
     pub fn reload(&self, lines: &str) {
-        let file = self.directory.join("data/postgresql.conf");
-        let mut text = std::fs::read_to_string(&file).expect("a configuration");
-        text.push_str(lines);
-        text.push('\n');
-        self.configure(&text);
+        self.configure(|text| format!("{text}\n{lines}\n"));
     }
 
     /// Takes the lines that contain `text` out of postgresql.conf, and has the server read it.
     pub fn reload_without(&self, text: &str) {
-        let file = self.directory.join("data/postgresql.conf");
-        let before = std::fs::read_to_string(&file).expect("a configuration");
-        let after: Vec<_> = before.lines().filter(|line| !line.contains(text)).collect();
-        self.configure(&after.join("\n"));
+        self.configure(|before| {
+            let after = before.lines().filter(|line| !line.contains(text));
+            after.collect::<Vec<_>>().join("\n") + "\n"
+        });
     }
 
-    fn configure(&self, text: &str) {
+    fn configure(&self, change: impl FnOnce(&str) -> String) {
         // Written in place, so that it stays the server's own file.
-        let file = self.directory.join("data/postgresql.conf");
-        std::fs::write(file, text.to_owned() + "\n").expect("a configuration");
+        let file = self.directory().join("data/postgresql.conf");
+        let text = fs::read_to_string(&file).expect("a configuration");
+        fs::write(file, change(&text)).expect("a configuration");
         let loaded = |session: &mut Session| session.text("SELECT pg_conf_load_time()");
         let mut admin = self.connect("postgres", "postgres");
         let before = loaded(&mut admin);
         admin.run("SELECT pg_reload_conf()");
         // A new connection has what the postmaster had when it began.
-        for _ in 0..1000 {
-            if loaded(&mut self.connect("postgres", "postgres")) != before {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        panic!("the configuration was never read again");
+        crate::wait_until("the configuration is read again", || {
+            loaded(&mut self.connect("postgres", "postgres")) != before
+        });
     }
 
     /// A connection.
@@ -158,12 +285,5 @@ impl Cluster {
         let mut config = postgres::Config::new();
         config.host("127.0.0.1").port(self.port);
         Session::open(config.user(role).dbname(database).options(options))
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        let _ = self.keeper.wait();
     }
 }

@@ -1,24 +1,23 @@
-//! What the tests over real connections share. A test starts with a [`Database`] of its own, opens
+//! What tests, benchmarks and the demo share. A test starts with a [`Database`] of its own, opens
 //! [`Session`]s on it as an unprivileged role, has an [`Issuer`] sign tokens, and reads a
-//! [`Refusal`] where the server said no.
+//! [`Refusal`] where the server said no. A [`Cluster`] is a server for those that cannot share one.
 //!
-//! `cargo xtask test` starts the server and tells the tests where it is.
+//! `cargo xtask test` starts the server under test and says where it is, in environment variables.
 
 mod cluster;
+mod database;
 mod issuer;
 mod provider;
 mod refusal;
-mod server;
+mod session;
 mod versions;
 
-pub use cluster::Cluster;
+pub use cluster::{Account, Cluster, Kept, Programs};
+pub use database::{APP_USER, Database, pg_major, server_log, setting, sharedir};
 pub use issuer::{Issuer, b64, jwks, now, unb64};
 pub use provider::{ISS, Row, set_of, token, token_with};
 pub use refusal::{Refusal, first_line};
-pub use server::{
-    APP_USER, Database, Session, backend_memory_kib, option, pg_major, server_log, setting,
-    sharedir, sql_text,
-};
+pub use session::{Session, backend_memory_kib, option, sql_text};
 pub use versions::CURRENT;
 
 /// The tokens that other libraries signed: `vectors/tokens.json`.
@@ -52,4 +51,16 @@ pub const ACCESSORS: [&str; 10] = [
 
 fn parse_array(text: &str) -> Vec<serde_json::Value> {
     serde_json::from_str(text).expect("the committed vectors are a JSON array")
+}
+
+/// Waits until `done`, for ten seconds at most.
+#[track_caller]
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("this never came: {what}");
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Issuer, Session, jwks, now, sql_text};
+use crate::{APP_USER, Cluster, Issuer, Session, jwks, now, sql_text};
 
 /// The issuer that most tests register.
 pub const ISS: &str = "https://issuer.example";
@@ -116,5 +116,30 @@ impl Session {
     #[track_caller]
     pub fn user_refused(&mut self) -> crate::Refusal {
         self.refused("SELECT auth.user_id()")
+    }
+}
+
+impl Cluster {
+    /// Two databases of this server with the extension, and superusers in them: what `fill` writes into the
+    /// first one's `auth.providers`, and later changes of the rows, arrive in the second one by logical
+    /// replication. The server needs `wal_level = logical`.
+    pub fn logical_replication(&self, fill: &str) -> (Session, Session) {
+        let mut admin = self.connect("postgres", "postgres");
+        admin.run(&format!("CREATE ROLE {APP_USER} LOGIN"));
+        let [mut source, mut target] = ["source", "target"].map(|database| {
+            admin.run(&format!("CREATE DATABASE {database}"));
+            let mut session = self.connect(database, "postgres");
+            session.run("CREATE EXTENSION pg_session_jwt");
+            session
+        });
+        source.run(fill);
+        source.run("CREATE PUBLICATION p FOR TABLE auth.providers");
+        source.run("SELECT pg_create_logical_replication_slot('s', 'pgoutput')");
+        target.run(&format!(
+            "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port={} user=postgres dbname=source'
+             PUBLICATION p WITH (create_slot = false, slot_name = 's')",
+            self.port()
+        ));
+        (source, target)
     }
 }

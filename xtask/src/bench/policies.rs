@@ -3,8 +3,9 @@
 use super::Bench;
 use super::rows::USER;
 use super::table::{Table, median, median_difference, median_ratio, number};
+use super::timed::Timed as _;
 use super::token;
-use crate::problem::Result;
+use anyhow::Result;
 
 /// Rows of both tables: `b`, and `x`, which has indexes and is ordered by user.
 const ROWS: f64 = 1_000_000.0;
@@ -46,38 +47,38 @@ impl Bench<'_> {
     /// The table "through a policy".
     pub fn policies(&self) -> Result<String> {
         let policies = policies();
-        let mut backend = self.backend()?;
-        backend.run("CREATE TABLE x AS SELECT * FROM b ORDER BY user_id, i")?;
-        backend.run("CREATE INDEX x_user_id ON x (user_id); CREATE INDEX x_uid ON x (uid)")?;
-        backend.run("VACUUM (FREEZE, ANALYZE) x")?;
+        let mut backend = self.backend();
+        backend.run("CREATE TABLE x AS SELECT * FROM b ORDER BY user_id, i");
+        backend.run("CREATE INDEX x_user_id ON x (user_id); CREATE INDEX x_uid ON x (uid)");
+        backend.run("VACUUM (FREEZE, ANALYZE) x");
         for table in ["b", "x"] {
-            backend.run(&format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"))?;
+            backend.run(&format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"));
         }
         for (index, (_, condition, _)) in policies.iter().enumerate() {
-            backend.run(&format!("CREATE ROLE p{index}"))?;
+            backend.run(&format!("CREATE ROLE p{index}"));
             for table in ["b", "x"] {
                 backend.run(&format!(
                     "GRANT SELECT ON {table} TO p{index};
                      CREATE POLICY p{index} ON {table} TO p{index} USING ({condition})"
-                ))?;
+                ));
             }
         }
         let key = &self.keys[2];
-        let token = key.token(token::claims(key, USER), 1024)?;
-        backend.run(&format!("SELECT auth.jwt_session_init('{}')", token.text))?;
-        backend.run(&format!("SET request.jwt.claims = '{}'", token.claims))?;
+        let token = key.token(token::claims(key, USER), 1024);
+        backend.run(&format!("SELECT auth.jwt_session_init('{}')", token.text));
+        backend.run(&format!("SET request.jwt.claims = '{}'", token.claims));
 
         let mut scans = vec![Vec::new(); policies.len()];
         let mut finds = vec![Vec::new(); policies.len()];
         let rounds = self.rounds;
         for round in 0..=rounds {
             for index in 0..policies.len() {
-                backend.run(&format!("SET ROLE p{index}"))?;
+                backend.run(&format!("SET ROLE p{index}"));
                 let scan = backend.time("SELECT count(*) FROM b", "1000")?;
                 // Twice: the first one plans with what the change of role has invalidated.
                 backend.time("SELECT sum(i) FROM x", SUM)?;
                 let find = backend.time("SELECT sum(i) FROM x", SUM)?;
-                backend.run("RESET ROLE")?;
+                backend.run("RESET ROLE");
                 if round > 0 {
                     scans[index].push(scan / ROWS);
                     finds[index].push(find);
@@ -93,9 +94,9 @@ impl Bench<'_> {
         ];
         let mut table = Table::new(&heads.map(String::from));
         for (index, (name, _, constant)) in policies.iter().enumerate() {
-            backend.run(&format!("SET ROLE p{index}"))?;
-            let plan = backend.run("EXPLAIN (COSTS OFF) SELECT sum(i) FROM x")?;
-            backend.run("RESET ROLE")?;
+            backend.run(&format!("SET ROLE p{index}"));
+            let plan = backend.rows("EXPLAIN (COSTS OFF) SELECT sum(i) FROM x");
+            backend.run("RESET ROLE");
             table.row(&[
                 (*name).to_owned(),
                 format!(
@@ -107,7 +108,7 @@ impl Bench<'_> {
                     "{} µs",
                     number(median(finds[index].iter().copied()) / 1000.0)
                 ),
-                format!("`{}`", scanned(&plan)),
+                format!("`{}`", scanned(&plan.join("\n"))),
             ]);
         }
         Ok(format!(

@@ -1,11 +1,10 @@
 //! What a backend pays once: loading the library, memory, CREATE EXTENSION.
 
-use std::fs;
-
-use super::backend::Backend;
 use super::table::{Table, median, number};
+use super::timed::Timed as _;
 use super::{Bench, token};
-use crate::problem::{Context, Problem, Result};
+use anyhow::Result;
+use harness::{Session, backend_memory_kib};
 
 impl Bench<'_> {
     /// The table "per backend".
@@ -14,18 +13,17 @@ impl Bench<'_> {
         for providers in [1, 10] {
             let database = format!("providers_{providers}");
             self.cluster
-                .sql("postgres", &format!("CREATE DATABASE {database}"))?;
+                .connect("postgres", "postgres")
+                .run(&format!("CREATE DATABASE {database}"));
             let keys = token::key_set(&[&self.keys[0], &self.keys[1], &self.keys[2]]);
-            self.cluster.sql(
-                &database,
-                &format!(
-                    "CREATE EXTENSION pg_session_jwt;
-                     INSERT INTO auth.providers (name, issuer, jwks)
-                     SELECT 'p' || i, '{}' || CASE i WHEN 1 THEN '' ELSE '/' || i END, '{keys}'
-                     FROM generate_series(1, {providers}) i",
-                    token::ISSUER
-                ),
-            )?;
+            let mut owner = self.cluster.connect(&database, "postgres");
+            owner.run("CREATE EXTENSION pg_session_jwt");
+            owner.run(&format!(
+                "INSERT INTO auth.providers (name, issuer, jwks)
+                 SELECT 'p' || i, '{}' || CASE i WHEN 1 THEN '' ELSE '/' || i END, '{keys}'
+                 FROM generate_series(1, {providers}) i",
+                token::ISSUER
+            ));
             memory.push((providers, database));
         }
 
@@ -35,20 +33,20 @@ impl Bench<'_> {
         let one = &self.tokens[2][super::rows::USER].text;
         for _ in 0..self.rounds {
             for ((_, database), used) in memory.iter().zip(&mut used) {
-                let mut backend = Backend::open(self.cluster, "postgres", database)?;
+                let mut backend = self.cluster.connect(database, "postgres");
                 // Whatever any first query brings into memory shall be there before.
-                backend.run("SELECT count(*) FROM pg_class, pg_proc WHERE relname = proname")?;
+                backend.run("SELECT count(*) FROM pg_class, pg_proc WHERE relname = proname");
                 plpgsql.push(backend.time("LOAD 'plpgsql'", "")?);
-                let before = private_memory(&mut backend)?;
+                let before = private_memory(&mut backend);
                 load.push(backend.time("LOAD 'pg_session_jwt'", "")?);
-                library.push(private_memory(&mut backend)? - before);
-                backend.run(&format!("SELECT auth.jwt_session_init('{one}')"))?;
-                backend.run("SELECT auth.user_id()")?;
-                used.push(private_memory(&mut backend)? - before);
+                library.push(private_memory(&mut backend) - before);
+                backend.run(&format!("SELECT auth.jwt_session_init('{one}')"));
+                backend.run("SELECT auth.user_id()");
+                used.push(private_memory(&mut backend) - before);
             }
-            let mut backend = Backend::open(self.cluster, "postgres", "postgres")?;
+            let mut backend = self.cluster.connect("postgres", "postgres");
             create.push(backend.time("CREATE EXTENSION pg_session_jwt", "")?);
-            backend.run("DROP EXTENSION pg_session_jwt")?;
+            backend.run("DROP EXTENSION pg_session_jwt");
         }
 
         let mut table = Table::new(&["per backend".into(), "".into(), "at most".into()]);
@@ -83,20 +81,8 @@ impl Bench<'_> {
     }
 }
 
-/// `RssAnon` of the backend, in KiB: memory that it shares with nobody.
-fn private_memory(backend: &mut Backend) -> Result<f64> {
-    let pid = backend.run("SELECT pg_backend_pid()")?;
-    let path = format!("/proc/{pid}/status");
-    let status = fs::read_to_string(&path).context(|| format!("cannot read {path}"))?;
-    status
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("RssAnon:")?
-                .trim()
-                .split(' ')
-                .next()?
-                .parse()
-                .ok()
-        })
-        .ok_or_else(|| Problem::new(format!("{path} has no RssAnon")))
+/// Memory that the backend shares with no other process, in KiB.
+#[allow(clippy::cast_precision_loss)]
+fn private_memory(backend: &mut Session) -> f64 {
+    backend_memory_kib(&backend.pid()) as f64
 }

@@ -1,10 +1,11 @@
 //! What an accessor costs per row, above a constant in the same place.
 
-use super::backend::Backend;
 use super::table::{Table, count, median, median_difference, median_ratio, number};
+use super::timed::Timed as _;
 use super::{Bench, token};
-use crate::problem::Result;
 use crate::shell::note;
+use anyhow::Result;
+use harness::Session;
 
 /// Rows of the table that fast expressions are measured on.
 const MANY: u32 = 1_000_000;
@@ -28,7 +29,7 @@ struct Probe {
 }
 
 /// Makes the tables `b` and, with fewer rows, `s`; both without an index.
-pub fn tables(backend: &mut Backend) -> Result<()> {
+pub fn tables(backend: &mut Session) {
     for (name, rows) in [("b", MANY), ("s", FEW)] {
         backend.run(&format!(
             "CREATE TABLE {name} AS
@@ -36,14 +37,13 @@ pub fn tables(backend: &mut Backend) -> Result<()> {
                     prefix || lpad((i % {OWNERS})::text, 12, '0') AS user_id,
                     'o_' || lpad((i % {OWNERS})::text, 3, '0') AS org
              FROM generate_series(0, {rows} - 1) i, (VALUES ('00000000-0000-4000-8000-')) v (prefix)"
-        ))?;
-        backend.run(&format!("VACUUM (FREEZE, ANALYZE) {name}"))?;
+        ));
+        backend.run(&format!("VACUUM (FREEZE, ANALYZE) {name}"));
     }
-    Ok(())
 }
 
 fn probes(claims: &str) -> Vec<Probe> {
-    let (user, org) = (token::subject(USER), token::organisation(USER));
+    let (user, org) = (token::subject(USER), token::organization(USER));
     let user_id = format!("user_id = '{user}'");
     let uid = format!("uid = '{user}'::uuid");
     let org = format!("org = '{org}'");
@@ -206,17 +206,17 @@ impl Bench<'_> {
 
     fn column(&self, length: &'static str, bytes: usize) -> Result<Column> {
         let key = &self.keys[2];
-        let token = key.token(token::claims(key, USER), bytes)?;
+        let token = key.token(token::claims(key, USER), bytes);
         let probes = probes(&token.claims);
-        let mut backend = self.backend()?;
-        backend.run(&format!("SELECT auth.jwt_session_init('{}')", token.text))?;
-        backend.run(&format!("SET request.jwt.claims = '{}'", token.claims))?;
+        let mut backend = self.backend();
+        backend.run(&format!("SELECT auth.jwt_session_init('{}')", token.text));
+        backend.run(&format!("SET request.jwt.claims = '{}'", token.claims));
         let mut times = vec![(Vec::new(), Vec::new()); probes.len()];
         // The first round warms everything up, and does not count.
         for round in 0..=self.rounds {
             for (probe, (own, constants)) in probes.iter().zip(&mut times) {
                 let table = if probe.rows == MANY { "b" } else { "s" };
-                let mut time = |condition: &str| {
+                let mut time = |condition: &str| -> Result<f64> {
                     let sql = format!("SELECT count(*) FROM {table} WHERE {condition}");
                     let nanoseconds = backend.time(&sql, &probe.finds.to_string())?;
                     Ok(nanoseconds / f64::from(probe.rows))

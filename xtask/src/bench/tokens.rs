@@ -1,8 +1,9 @@
 //! What presenting a token costs, beside ring's verification of the same bytes.
 
 use super::table::{Table, median, median_difference, number};
+use super::timed::Timed as _;
 use super::{Bench, USERS};
-use crate::problem::Result;
+use anyhow::Result;
 
 /// How often one token is presented again.
 const AGAIN: usize = 20_000;
@@ -33,12 +34,12 @@ fn per(nanoseconds: f64, times: usize) -> f64 {
 impl Bench<'_> {
     /// The table "per token".
     pub fn tokens(&self) -> Result<String> {
-        let mut backend = self.backend()?;
+        let mut backend = self.backend();
         let mut all: Vec<Figures> = self.keys.iter().map(|_| Figures::default()).collect();
         let count = USERS.to_string();
         for round in 0..=self.rounds {
             for ((key, tokens), figures) in self.keys.iter().zip(&self.tokens).zip(&mut all) {
-                let algorithm = key.algorithm;
+                let algorithm = key.algorithm();
                 let from = format!("FROM tokens WHERE alg = '{algorithm}'");
                 let mut tokens_in = |expression: &str| {
                     let sql = format!("SELECT count({expression}) {from}");
@@ -51,13 +52,13 @@ impl Bench<'_> {
                     "CASE WHEN set_config('bench.jwt', t, true) IS NOT NULL
                           THEN current_setting('bench.jwt', true) END",
                 )?;
-                let mut new_tokens_in = |expression: &str| {
+                let mut new_tokens_in = |expression: &str| -> Result<f64> {
                     // Keys that are written anew have verified nothing yet. They are read with the
                     // first token, which is not among those that are timed.
-                    backend.run("UPDATE auth.providers SET name = name")?;
+                    backend.run("UPDATE auth.providers SET name = name");
                     backend.run(&format!(
                         "SELECT auth.verify(t) FROM tokens WHERE alg = '{algorithm}' AND n = 0"
-                    ))?;
+                    ));
                     let sql = format!("SELECT count({expression}) {from} AND n > 0");
                     let time = backend.time(&sql, &(USERS - 1).to_string())?;
                     Ok(per(time, USERS - 1))
@@ -118,7 +119,7 @@ impl Bench<'_> {
 
     fn table(&self, all: &[Figures]) -> String {
         let mut heads = vec!["per token".to_owned()];
-        heads.extend(self.keys.iter().map(|key| key.algorithm.to_owned()));
+        heads.extend(self.keys.iter().map(|key| key.algorithm().to_owned()));
         heads.push("at most".to_owned());
         let mut table = Table::new(&heads);
         let mut line = |name: &str, target: &str, figure: &dyn Fn(&Figures) -> f64| {

@@ -6,13 +6,12 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::backend::Backend;
+use anyhow::{Context as _, Result, ensure};
+use harness::{Session, sql_text};
+
 use super::table::{Table, median, median_ratio, number};
+use super::timed::Timed as _;
 use super::{Bench, DATABASE, UNVERIFIED, USERS};
-use crate::cluster::forget_postgres_variables;
-use crate::postgres::Postgres;
-use crate::problem::{Context, Problem, Result};
-use crate::shell;
 
 /// How long a variant runs before it is the next one's turn. The speed of a machine that others use too
 /// changes within seconds.
@@ -24,7 +23,7 @@ const TURNS: u32 = 12;
 const START: Duration = Duration::from_millis(300);
 
 /// The table that transactions read, and roles to read it as.
-pub fn tables(backend: &mut Backend) -> Result<()> {
+pub fn tables(backend: &mut Session) {
     backend.run(&format!(
         "CREATE TABLE notes AS
          SELECT i AS id, sub AS user_id, sub::uuid AS uid, 'note number ' || i AS body
@@ -35,9 +34,8 @@ pub fn tables(backend: &mut Backend) -> Result<()> {
          GRANT SELECT ON notes TO app_ours, app_supabase, app_open;
          CREATE POLICY ours ON notes TO app_ours USING (auth.user_id() = user_id);
          CREATE POLICY supabase ON notes TO app_supabase USING ((select public.supabase_uid()) = uid)"
-    ))?;
-    backend.run("VACUUM (FREEZE, ANALYZE) notes")?;
-    Ok(())
+    ));
+    backend.run("VACUUM (FREEZE, ANALYZE) notes");
 }
 
 /// A way to run the transaction.
@@ -107,7 +105,7 @@ impl Variant {
 
 impl Bench<'_> {
     /// The table "per transaction".
-    pub fn transactions(&self, postgres: &Postgres) -> Result<String> {
+    pub fn transactions(&self) -> Result<String> {
         for variant in &VARIANTS {
             self.reads_ten_rows(variant)?;
         }
@@ -120,13 +118,13 @@ impl Bench<'_> {
         for (index, (variant, number)) in cases.iter().enumerate() {
             let script = self.cluster.directory().join(format!("{index}.sql"));
             fs::write(&script, variant.script(number))
-                .context(|| format!("cannot write {}", script.display()))?;
+                .with_context(|| format!("cannot write {}", script.display()))?;
             scripts.push((*variant, script));
         }
         let starts = 2 * self.rounds;
         let mut rates = vec![Vec::new(); scripts.len()];
         for _ in 0..starts {
-            for (rates, rate) in rates.iter_mut().zip(self.in_turns(postgres, &scripts)?) {
+            for (rates, rate) in rates.iter_mut().zip(self.in_turns(&scripts)?) {
                 rates.push(rate);
             }
         }
@@ -157,13 +155,13 @@ impl Bench<'_> {
     }
 
     /// Runs pgbench with each of the scripts, one at a time and in turns. Returns transactions per second.
-    fn in_turns(&self, postgres: &Postgres, scripts: &[(&Variant, PathBuf)]) -> Result<Vec<f64>> {
+    fn in_turns(&self, scripts: &[(&Variant, PathBuf)]) -> Result<Vec<f64>> {
         let count = u32::try_from(scripts.len()).unwrap_or(1);
         // For turns that are somewhat longer than they should be.
         let duration = (START + TURN * TURNS) * count * 11 / 10 + Duration::from_secs(1);
         let mut loads = Vec::new();
         for (variant, script) in scripts {
-            let load = self.load(postgres, variant, script, duration)?;
+            let load = self.load(variant, script, duration)?;
             sleep(START);
             load.signal("STOP")?;
             loads.push(load);
@@ -186,48 +184,32 @@ impl Bench<'_> {
 
     /// A policy that finds no identity is fast, and worth nothing.
     fn reads_ten_rows(&self, variant: &Variant) -> Result<()> {
-        let mut backend = Backend::open(self.cluster, variant.user, variant.database)?;
-        backend.run("\\set n 7\nSELECT 1")?;
-        let mut last = String::new();
-        for line in variant
-            .script("7")
-            .lines()
-            .filter(|line| !line.starts_with('\\'))
-        {
-            // pgbench makes parameters of its variables, psql text. And `\gset` ends a statement: the
-            // semicolon that follows here would be its argument.
-            let statement = line.trim_end_matches(';').replace(":sub", ":'sub'");
-            let statement = statement.replace("\\gset", "\\gset\nSELECT 1");
-            if statement == "COMMIT" {
-                backend.time(&format!("SELECT count(*) FROM ({last}) x"), "10")?;
-            }
-            backend.run(&statement)?;
-            last = statement;
-        }
+        let mut session = self.cluster.connect(variant.database, variant.user);
+        session.run("BEGIN");
+        // What `\\gset` makes variables of.
+        let present = variant.present.replace(":n", "7").replace("\\gset", "");
+        session.run(&present);
+        let subject = sql_text(&super::token::subject(7));
+        let read = variant.read.trim_end_matches(';').replace(":sub", &subject);
+        session.time(&format!("SELECT count(*) FROM ({read}) x"), "10")?;
+        session.run("COMMIT");
         Ok(())
     }
 
     /// Starts a pgbench, to be stopped and continued, that ends when it is continued after `duration`.
-    fn load(
-        &self,
-        postgres: &Postgres,
-        variant: &Variant,
-        script: &Path,
-        duration: Duration,
-    ) -> Result<Load> {
-        let mut command = Command::new(postgres.program("pgbench"));
-        forget_postgres_variables(&mut command);
+    fn load(&self, variant: &Variant, script: &Path, duration: Duration) -> Result<Load> {
+        let mut command = self.programs.command("pgbench");
         command.args(["-n", "-M", "prepared", "-c", "8", "-j", "2"]);
         command.args(["-T", &duration.as_secs().to_string(), "-f"]);
         command.arg(script);
-        command.args(["-h", "127.0.0.1", "-p", &self.cluster.port.to_string()]);
+        command.args(["-h", "127.0.0.1", "-p", &self.cluster.port().to_string()]);
         command
             .args(["-U", variant.user, variant.database])
             .env("LC_ALL", "C");
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn();
-        child.map(|child| Load(Some(child))).context(failed)
+        Ok(Load(Some(child.context("starting pgbench")?)))
     }
 }
 
@@ -237,25 +219,27 @@ struct Load(Option<Child>);
 impl Load {
     fn signal(&self, name: &str) -> Result<()> {
         let id = self.0.as_ref().map_or(0, Child::id);
-        let mut kill = Command::new("sh");
-        kill.args(["-c", &format!("kill -{name} {id}")]);
-        shell::output(&mut kill, "stopping and continuing pgbench").map(|_| ())
+        let kill = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {id}")])
+            .status();
+        ensure!(kill?.success(), "cannot stop and continue pgbench");
+        Ok(())
     }
 
     /// How many transactions it made.
     fn finish(mut self) -> Result<f64> {
         self.signal("CONT")?;
-        let child = self.0.take().ok_or_else(|| Problem::new(failed()))?;
-        let output = child.wait_with_output().context(failed)?;
+        let child = self.0.take().context("it has ended")?;
+        let output = child.wait_with_output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         text.lines()
             .find_map(|line| {
                 let count = line.strip_prefix("number of transactions actually processed: ")?;
                 count.parse().ok()
             })
-            .ok_or_else(|| {
+            .with_context(|| {
                 let said = String::from_utf8_lossy(&output.stderr);
-                Problem::new("pgbench does not say how much it did").details(said)
+                format!("pgbench does not say how much it did: {said}")
             })
     }
 }
@@ -267,8 +251,4 @@ impl Drop for Load {
             let _ = child.wait();
         }
     }
-}
-
-fn failed() -> String {
-    "running pgbench".to_owned()
 }
