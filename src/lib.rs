@@ -1,6 +1,6 @@
 //! pg_session_jwt: JSON Web Tokens verified inside the Postgres backend, for row-level security.
 //!
-//! Data flows one way: `sql` → `session` → (`guc`, `providers`) → `jose`.
+//! Data flows one way: `sql` → `call` → `session` → (`guc`, `providers`) → `jose`.
 //!
 //! | module | what lives there |
 //! | --- | --- |

@@ -6,12 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
 use pg_session_jwt_jose::{KeySet, MAX_KEY_SET_BYTES};
 use pgrx::{GucContext, GucFlags, GucRegistry, pg_sys};
 
-use super::loading;
 use super::value::{Text, changed, copied};
+use super::{loading, names};
 use crate::error::{self, guarded};
 use crate::memory;
-
-pub(super) const NAME: &CStr = c"pg_session_jwt.jwk";
 
 static JWK: Text = Text::new(None);
 /// Kept, since it is looked at in each row where nothing is trusted but `request.jwt.claims`.
@@ -62,13 +60,13 @@ pub(crate) fn pin_jwk(jwks: &CStr) {
     // one to RESET to, beyond transactions (guc.c, set_config_option: makeDefault).
     unsafe {
         pg_sys::SetConfigOption(
-            c"pg_session_jwt.request_claims".as_ptr(),
+            names::REQUEST_CLAIMS.as_ptr(),
             c"never".as_ptr(),
             Context::PGC_SUSET,
             Source::PGC_S_OVERRIDE,
         );
         pg_sys::SetConfigOption(
-            NAME.as_ptr(),
+            names::JWK.as_ptr(),
             jwks.as_ptr(),
             Context::PGC_BACKEND,
             Source::PGC_S_SESSION,
@@ -79,7 +77,7 @@ pub(crate) fn pin_jwk(jwks: &CStr) {
 /// Defines the parameter.
 pub(super) fn define(flags: GucFlags) {
     // SAFETY: the hooks raise an ERROR from frames without destructors alone.
-    loading::define_guarded(NAME, |name| unsafe {
+    loading::define_guarded(names::JWK, |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
             c"Keys that this connection trusts: a JSON Web Key or a JSON Web Key Set.",
@@ -92,7 +90,7 @@ pub(super) fn define(flags: GucFlags) {
             Some(show_jwk),
         );
     });
-    if let Some(record) = loading::option(NAME) {
+    if let Some(record) = loading::option(names::JWK) {
         RECORD.store(record, Relaxed);
     }
 }

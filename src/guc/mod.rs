@@ -9,10 +9,12 @@
 //! | `keys` | `pg_session_jwt.jwk` |
 //! | `token` | `pg_session_jwt.jwt`, and the ids that were accepted |
 //! | `loading` | what happened to the parameters before the library was loaded, and while |
+//! | `names` | the names of the parameters |
 //! | `value` | values copied and set, and the number that changes with them |
 
 mod keys;
 mod loading;
+mod names;
 mod token;
 mod value;
 
@@ -102,27 +104,16 @@ pub(crate) fn is_superuser(name: &CStr) -> bool {
     unsafe { pg_sys::superuser_arg(pg_sys::get_role_oid(name.as_ptr(), true)) }
 }
 
-/// All names, the hidden one included.
-const NAMES: [&CStr; 7] = [
-    c"pg_session_jwt.refused_parameter",
-    keys::NAME,
-    c"pg_session_jwt.jwt",
-    c"pg_session_jwt.claims",
-    c"pg_session_jwt.request_claims",
-    c"pg_session_jwt.clock_skew",
-    c"pg_session_jwt.audit_log",
-];
-
 /// Defines the parameters and reserves their prefix.
 pub(crate) fn define(judge: Judge) {
     // pg_settings.reset_val bypasses show hooks: NO_SHOW_ALL keeps the two secrets out of that view.
     let loading = loading::flags();
     let hidden = GucFlags::NO_SHOW_ALL | loading;
-    loading::define_refused(NAMES[0], hidden);
+    loading::define_refused(hidden);
     keys::define(hidden);
-    token::define(NAMES[2], hidden, judge);
+    token::define(hidden, judge);
     // SAFETY (of all that follow): the hooks raise an ERROR from frames without destructors alone.
-    define_guarded(NAMES[3], |name| unsafe {
+    define_guarded(names::CLAIMS, |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
             c"Claims that count without a token: a JSON object.",
@@ -135,7 +126,7 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
-    define_guarded(NAMES[4], |name| unsafe {
+    define_guarded(names::REQUEST_CLAIMS, |name| unsafe {
         GucRegistry::define_enum_guc_with_hooks(
             name,
             c"Whether request.jwt.claims counts when no key is configured.",
@@ -148,7 +139,7 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
-    define_guarded(NAMES[5], |name| unsafe {
+    define_guarded(names::CLOCK_SKEW, |name| unsafe {
         GucRegistry::define_int_guc_with_hooks(
             name,
             c"Tolerance for the clocks of issuers, applied to exp, nbf and iat.",
@@ -163,7 +154,7 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
-    define_guarded(NAMES[6], |name| unsafe {
+    define_guarded(names::AUDIT_LOG, |name| unsafe {
         GucRegistry::define_bool_guc_with_hooks(
             name,
             c"Logs each token that is accepted or rejected.",
@@ -176,7 +167,7 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
-    loading::close_to_parallel_mode(&NAMES);
+    loading::close_to_parallel_mode(&names::ALL);
     // SAFETY: a C string.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"pg_session_jwt".as_ptr()) };
 }

@@ -8,8 +8,8 @@ use pg_session_jwt_jose::MAX_TOKEN_BYTES;
 use pgrx::{GucContext, GucFlags, GucRegistry, pg_sys};
 
 use super::keys::jwk_came_with_connection;
-use super::loading;
 use super::value::{Text, assign_text, set, text};
+use super::{loading, names};
 use crate::error::{self, Error, guarded};
 use crate::memory;
 
@@ -114,19 +114,19 @@ pub(crate) fn set_jwt(token: &CStr, is_local: bool, progress: Progress) {
     }
     let _judged = Judged;
     JUDGED.store(progress.byte(), Relaxed);
-    set(c"pg_session_jwt.jwt", token.as_ptr(), is_local);
+    set(names::JWT, token.as_ptr(), is_local);
 }
 
 /// Forgets the token, for the session or (`is_local`) the transaction.
 pub(crate) fn clear_jwt(is_local: bool) {
-    set(c"pg_session_jwt.jwt", c"".as_ptr(), is_local);
+    set(names::JWT, c"".as_ptr(), is_local);
 }
 
 /// Defines the parameter.
-pub(super) fn define(name: &'static CStr, flags: GucFlags, judge: Judge) {
+pub(super) fn define(flags: GucFlags, judge: Judge) {
     let _ = JUDGE.set(judge);
     // SAFETY: the hooks raise an ERROR from frames without destructors alone.
-    loading::define_presented(name, is_presented, 1, |name| unsafe {
+    loading::define_presented(names::JWT, is_presented, 1, |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
             c"The JSON Web Token of the user.",

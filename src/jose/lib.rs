@@ -20,6 +20,7 @@ mod quoted;
 mod rejection;
 mod signature;
 mod verify;
+mod words;
 
 pub use claims::{Claims, Clock};
 pub use compact::MAX_TOKEN_BYTES;

@@ -14,6 +14,7 @@ use crate::key::Key;
 use crate::key_set::{KeySet, KeySetError};
 use crate::quoted::quoted;
 use crate::rejection::{Near, Rejection};
+use crate::words;
 
 /// A row of `auth.providers`, as JSON gives it.
 #[derive(Debug, Clone, Deserialize)]
@@ -159,7 +160,7 @@ impl Provider {
                 Some(read.map_err(|name| {
                     wrong(
                         format!("algorithm {} is not supported", quoted(&name)),
-                        crate::rejection::ALGORITHMS,
+                        words::ALGORITHMS,
                     )
                 })?)
             }
@@ -234,7 +235,7 @@ impl Provider {
                     "the provider {} has the same issuer, and a token with \"alg\" \"{algorithm:?}\" could belong to either",
                     quoted(&other.name)
                 ),
-                hint: crate::rejection::APART,
+                hint: words::APART,
             })
         })
     }
