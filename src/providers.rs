@@ -151,8 +151,8 @@ fn parse(json: &str) -> Result<ProviderRow, Error> {
     serde_json::from_value(row).map_err(|_| {
         wrong(
             &name,
-            "an array holds a NULL or another array, or a column is NULL that must not be".into(),
-            "Arrays in auth.providers are plain lists; \\d auth.providers shows what may be NULL.",
+            "an array contains a NULL or another array, or a required column is NULL".into(),
+            "Arrays in auth.providers have one dimension; \\d auth.providers shows which columns may be NULL.",
         )
     })
 }

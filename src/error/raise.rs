@@ -103,7 +103,7 @@ pub(crate) unsafe fn out_of_memory() -> ! {
             PgLogLevel::ERROR as c_int,
             code,
             OUT_OF_MEMORY.as_ptr(),
-            c"pg_session_jwt asks for a few megabytes before it begins.".as_ptr(),
+            c"pg_session_jwt reserves a few megabytes before it begins.".as_ptr(),
             none,
         );
     }

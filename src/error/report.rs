@@ -35,7 +35,7 @@ impl From<CaughtError> for Report {
                     ereport.file().rsplit('/').next().unwrap_or_default(),
                     ereport.line_number()
                 ),
-                hint: "Please report it.".into(),
+                hint: "Report this as a bug.".into(),
             },
         }
     }

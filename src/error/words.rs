@@ -21,7 +21,7 @@ impl Error {
 }
 
 /// What to know on a connection with a key of its own, where there are providers.
-pub(crate) const OWN_KEY_IGNORED: &str = "The key in pg_session_jwt.jwk does not count on this connection: while auth.providers has a row, the providers there are trusted and nothing that a client brings.";
+pub(crate) const OWN_KEY_IGNORED: &str = "The key in pg_session_jwt.jwk is ignored on this connection: while auth.providers has a row, only its providers are trusted.";
 
 impl From<Error> for Report {
     fn from(error: Error) -> Self {
@@ -49,7 +49,7 @@ impl From<Error> for Report {
             Error::ProvidersRule => Self {
                 sqlstate: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 message: "keys of a connection are not trusted while a provider is registered".into(),
-                detail: "This database trusts the providers in auth.providers, and nothing that a client brings.".into(),
+                detail: "This database trusts only the providers in auth.providers.".into(),
                 hint: "Connect without pg_session_jwt.jwk, or register its issuer in auth.providers.".into(),
             },
             Error::NotTheProvidersTable => Self {
@@ -73,20 +73,20 @@ impl From<Error> for Report {
             Error::Pinned => Self {
                 sqlstate: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 message: "session keys are already pinned".into(),
-                detail: "This connection trusts other keys than those given.".into(),
-                hint: "Keys stay as long as the connection: open another one.".into(),
+                detail: "This connection already trusts different keys.".into(),
+                hint: "A connection's keys cannot be replaced: open another connection.".into(),
             },
             Error::RefusedParameter { by, name } => Self::refused_parameter(by, &name),
             Error::DeclaredOtherwise => Self {
                 sqlstate: Code::ERRCODE_INVALID_FUNCTION_DEFINITION,
                 message: "the function is declared with another return type than it has".into(),
                 detail: String::new(),
-                hint: "Drop it, and bring the extension up to date with ALTER EXTENSION pg_session_jwt UPDATE.".into(),
+                hint: "Drop it, and run ALTER EXTENSION pg_session_jwt UPDATE.".into(),
             },
             Error::ParallelLoad => Self {
                 sqlstate: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 message: "pg_session_jwt cannot be loaded within a parallel query".into(),
-                detail: "This minor version of Postgres cannot give the parameters their values there.".into(),
+                detail: "This minor version of Postgres cannot set the parameters there.".into(),
                 hint: "Call auth.init() first in each connection, add pg_session_jwt to session_preload_libraries, or update Postgres.".into(),
             },
             Error::NullArgument(name) => Self {
@@ -104,13 +104,13 @@ impl From<Error> for Report {
             Error::Lost(name) => Self {
                 sqlstate: Code::ERRCODE_OUT_OF_MEMORY,
                 message: OUT_OF_MEMORY.to_string_lossy().into_owned(),
-                detail: format!("A value of parameter \"{name}\" could not be copied while the library was loaded."),
+                detail: format!("A value of parameter \"{name}\" could not be copied while the library was being loaded."),
                 hint: String::new(),
             },
             Error::LaterKeys => Self {
                 sqlstate: Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 message: "pg_session_jwt.jwk was set in postgresql.conf after this connection began".into(),
-                detail: "Keys belong to a connection from its start, so this one has none and trusts nothing less.".into(),
+                detail: "A connection gets its keys when it starts. This one has none, and does not fall back to a less trusted source.".into(),
                 hint: "Open another connection.".into(),
             },
             Error::Raised(report) => report,
@@ -126,24 +126,24 @@ impl From<Error> for Report {
 
 impl Report {
     fn refused_parameter(by: SetBy, name: &str) -> Self {
-        let lost = "the value that an administrator may have given it is lost to this session";
+        let lost = "a value from an administrator may have been lost";
         let (sqlstate, message, detail, hint) = match by {
             SetBy::Client => (
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("permission denied to set parameter \"{name}\""),
-                format!("It was set in this session without the privilege, or to a value that it does not take, before the library was loaded; {lost}."),
+                format!("It was set in this session before the library was loaded, without the privilege or to an invalid value; {lost}."),
                 "Open another connection that does not set it.",
             ),
             SetBy::File => (
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                 format!("invalid value for parameter \"{name}\""),
-                "The value in postgresql.conf is not one that it takes, so no identity is given.".into(),
+                "The value in postgresql.conf is invalid, so this session has no identity.".into(),
                 "Correct it in postgresql.conf and reload the configuration.",
             ),
             SetBy::Catalog => (
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                 format!("invalid value for parameter \"{name}\""),
-                "ALTER DATABASE or ALTER ROLE has set it to a value that it does not take there, so no identity is given.".into(),
+                "The value set by ALTER DATABASE or ALTER ROLE is not accepted, so this session has no identity.".into(),
                 "RESET it there, and open another connection.",
             ),
         };

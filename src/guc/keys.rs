@@ -81,7 +81,7 @@ pub(super) fn define(flags: GucFlags) {
         GucRegistry::define_string_guc_with_hooks(
             name,
             c"Keys that this connection trusts: a JSON Web Key or a JSON Web Key Set.",
-            c"Set at connection start, or once by auth.init(jwks). Shown are kty, kid and alg.",
+            c"Set at connection start, or once by auth.init(jwks). Only kty, kid and alg are shown.",
             &JWK,
             GucContext::Backend,
             flags | GucFlags::NO_RESET_ALL,

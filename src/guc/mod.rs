@@ -116,8 +116,8 @@ pub(crate) fn define(judge: Judge) {
     define_guarded(names::CLAIMS, |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
-            c"Claims that count without a token: a JSON object.",
-            c"For testing policies, and for middleware that verifies tokens itself. Wins over a token.",
+            c"Claims that are trusted without a token: a JSON object.",
+            c"For testing policies, and for middleware that verifies tokens itself. Takes precedence over a token.",
             &CLAIMS,
             GucContext::Suset,
             loading,
@@ -129,8 +129,8 @@ pub(crate) fn define(judge: Judge) {
     define_guarded(names::REQUEST_CLAIMS, |name| unsafe {
         GucRegistry::define_enum_guc_with_hooks(
             name,
-            c"Whether request.jwt.claims counts when no key is configured.",
-            c"Anybody can set request.jwt.claims: \"never\" unless PostgREST alone can connect.",
+            c"Whether request.jwt.claims is trusted when no key is configured.",
+            c"Any user can set request.jwt.claims: choose \"never\" unless only PostgREST can connect.",
             &REQUEST_CLAIMS,
             GucContext::Suset,
             loading,
@@ -142,7 +142,7 @@ pub(crate) fn define(judge: Judge) {
     define_guarded(names::CLOCK_SKEW, |name| unsafe {
         GucRegistry::define_int_guc_with_hooks(
             name,
-            c"Tolerance for the clocks of issuers, applied to exp, nbf and iat.",
+            c"Tolerance for issuers' clocks, applied to exp, nbf and iat.",
             c"",
             &CLOCK_SKEW,
             0,
@@ -158,7 +158,7 @@ pub(crate) fn define(judge: Judge) {
         GucRegistry::define_bool_guc_with_hooks(
             name,
             c"Logs each token that is accepted or rejected.",
-            c"One line each in the server log: subject, audience, issuer and key id, or the reason.",
+            c"Writes one line per token to the server log: subject, audience, issuer and key id, or the reason.",
             &AUDIT_LOG,
             GucContext::Suset,
             loading,

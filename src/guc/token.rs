@@ -129,8 +129,8 @@ pub(super) fn define(flags: GucFlags, judge: Judge) {
     loading::define_presented(names::JWT, is_presented, 1, |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
-            c"The JSON Web Token of the user.",
-            c"Verified at its first use. Never shown.",
+            c"The user's JSON Web Token.",
+            c"Verified at first use. Never shown.",
             &JWT,
             GucContext::Userset,
             flags,

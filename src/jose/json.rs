@@ -31,7 +31,7 @@ impl fmt::Display for Fault {
             Self::DuplicateMember(name) => {
                 write!(f, "member {} appears twice", quoted(name))
             }
-            Self::TooDeep(limit) => write!(f, "nested deeper than {limit}"),
+            Self::TooDeep(limit) => write!(f, "nested more than {limit} levels deep"),
             Self::NulCharacter => f.write_str("a string contains U+0000"),
             Self::Syntax(why) => f.write_str(why),
         }

@@ -78,7 +78,7 @@ impl Key {
             algorithms.retain(|&algorithm| algorithm == one);
             if algorithms.is_empty() {
                 return Err(NotForUs(format!(
-                    "\"alg\" \"{one:?}\" is not one of a {key_type} key"
+                    "\"alg\" \"{one:?}\" does not belong to the key type {key_type}"
                 )));
             }
         }
@@ -196,7 +196,7 @@ impl<'a> Jwk<'a> {
         if self.0.contains_key("d") {
             return Err(Unusable::Wrong {
                 why: "it is a private key (it has \"d\")".into(),
-                hint: "Give the public key alone, and replace this one: a private key that has been shown is spent.",
+                hint: "Give only the public key. A private key that has been shared is compromised: rotate it.",
             });
         }
         if self.text("use")?.is_some_and(|purpose| purpose != "sig") {
@@ -275,7 +275,7 @@ fn okp(jwk: &Jwk) -> Result<Material, Unusable> {
     }
     if has_small_order(&x) {
         return Err(wrong(
-            "\"x\" is a point of small order: anybody can sign for it",
+            "\"x\" is a point of small order: anyone can forge its signatures",
         ));
     }
     Ok(Material {
@@ -309,8 +309,8 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), Unusable> {
     let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
     if !RSA_BITS.contains(&bits) {
         return Err(Unusable::Wrong {
-            why: format!("an RSA key of {bits} bits"),
-            hint: "RSA keys have 2048 to 8192 bits.",
+            why: format!("the RSA key has {bits} bits"),
+            hint: "Use an RSA key of 2048 to 8192 bits.",
         });
     }
     // What ring takes: odd, from 3 up to 33 bits. Anything else would make every signature bad.
@@ -336,7 +336,7 @@ fn point(
     }
     let point = [vec![0x04], x, y].concat();
     if !crate::signature::is_on_curve(curve, &point) {
-        return Err(wrong("\"x\" and \"y\" are not a point of the curve"));
+        return Err(wrong("\"x\" and \"y\" are not a point on the curve"));
     }
     Ok(point)
 }
@@ -375,7 +375,7 @@ fn hmac_algorithms(length: usize, declared: Option<Algorithm>) -> Result<Vec<Alg
         .map_or(32, |a| a.1);
     if length < least {
         return Err(Unusable::Wrong {
-            why: format!("a secret of {length} bytes, where at least {least} are needed"),
+            why: format!("the secret has {length} bytes, but at least {least} are required"),
             hint: "A secret must be at least as long as the hash: 32 bytes for HS256, 48 for HS384, 64 for HS512.",
         });
     }

@@ -35,11 +35,11 @@ impl KeySet {
     /// [`KeySetError`] for a text that is not JSON, a malformed or weak key, a private key, two keys
     /// of one `kid`, a set that mixes secrets with public keys, and a set with no usable key.
     pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
-        const FORM: &str = "Give a JWK, or a JWK Set: {\"keys\": [...]}.";
+        const FORM: &str = "Give a JWK or a JWK Set: {\"keys\": [...]}.";
         if text.len() > MAX_KEY_SET_BYTES {
             return Err(KeySetError {
                 detail: format!("the text is longer than {MAX_KEY_SET_BYTES} bytes"),
-                hint: "Leave out the keys that no token is signed with.",
+                hint: "Remove the keys that sign no tokens.",
             });
         }
         let value = json::parse(text, json::MAX_DEPTH).map_err(|fault| KeySetError {
@@ -95,7 +95,7 @@ impl KeySet {
             };
             return wrong(
                 format!("no usable key: {why}"),
-                "Usable are signature keys: RSA, EC on P-256 or P-384, OKP on Ed25519, and oct.",
+                "Usable keys are signature keys: RSA, EC (P-256 or P-384), OKP (Ed25519) or oct.",
             );
         }
         for (index, key) in self.0.iter().enumerate() {
@@ -105,7 +105,7 @@ impl KeySet {
                         "two keys have the \"kid\" {}",
                         quoted(key.id.as_deref().unwrap_or(""))
                     ),
-                    "A key id names one key.",
+                    "Give each key a \"kid\" of its own.",
                 );
             }
         }
@@ -113,7 +113,7 @@ impl KeySet {
         if self.0.iter().any(Key::is_secret) && !self.0.iter().all(Key::is_secret) {
             return wrong(
                 "the set mixes secret (oct) and public keys".into(),
-                "Keep shared secrets and public keys in sets of their own.",
+                "Keep shared secrets and public keys in separate sets.",
             );
         }
         Ok(())
@@ -287,9 +287,9 @@ mod tests {
                 set(&[okp(""), rsa(2048, r#","use":"enc","d":"AA""#)]),
                 "key 2: it is a private key",
             ),
-            (rsa(1024, ""), "key 1: an RSA key of 1024 bits"),
-            (rsa(2047, ""), "key 1: an RSA key of 2047 bits"),
-            (rsa(8193, ""), "key 1: an RSA key of 8193 bits"),
+            (rsa(1024, ""), "key 1: the RSA key has 1024 bits"),
+            (rsa(2047, ""), "key 1: the RSA key has 2047 bits"),
+            (rsa(8193, ""), "key 1: the RSA key has 8193 bits"),
             (
                 rsa(2048, "").replace("AQAB", "AQAC"),
                 "key 1: \"e\" is not a usable RSA exponent",
@@ -308,11 +308,11 @@ mod tests {
             ),
             (
                 oct(31, ""),
-                "key 1: a secret of 31 bytes, where at least 32",
+                "key 1: the secret has 31 bytes, but at least 32",
             ),
             (
                 oct(47, r#","alg":"HS384""#),
-                "key 1: a secret of 47 bytes, where at least 48",
+                "key 1: the secret has 47 bytes, but at least 48",
             ),
             (
                 r#"{"kty":"RSA","e":"AQAB"}"#.into(),
@@ -334,11 +334,11 @@ mod tests {
             (okp_of(identity), "key 1: \"x\" is a point of small order"),
             (
                 ec([0; 32]),
-                "key 1: \"x\" and \"y\" are not a point of the curve",
+                "key 1: \"x\" and \"y\" are not a point on the curve",
             ),
             (
                 ec([0xff; 32]),
-                "key 1: \"x\" and \"y\" are not a point of the curve",
+                "key 1: \"x\" and \"y\" are not a point on the curve",
             ),
             (okp(r#","kid":7"#), "key 1: \"kid\" is not a string"),
             (

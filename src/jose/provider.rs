@@ -119,7 +119,10 @@ impl Provider {
             hint,
         };
         if name.is_empty() {
-            return Err(wrong("the name is empty".into(), "Name the provider."));
+            return Err(wrong(
+                "the name is empty".into(),
+                "Give the provider a name.",
+            ));
         }
         if row.issuer.as_deref() == Some("") {
             return Err(wrong(
@@ -132,12 +135,12 @@ impl Provider {
         {
             return Err(wrong(
                 format!("jwks_url {} is neither https nor loopback", quoted(url)),
-                "Whoever can change the answer on its way could choose the keys: use https.",
+                "Use https: anyone who can change the response in transit could choose the keys.",
             ));
         }
         if row.jwks.is_none() && row.jwks_url.is_none() {
             return Err(wrong(
-                "it has no keys".into(),
+                "the provider has no keys".into(),
                 "Put the issuer's JWK Set into jwks.",
             ));
         }
@@ -148,7 +151,7 @@ impl Provider {
             if list.as_ref().is_some_and(Vec::is_empty) {
                 return Err(wrong(
                     format!("{column} is empty: it would accept no token"),
-                    "For any, use NULL.",
+                    "To accept any, use NULL.",
                 ));
             }
         }
@@ -176,14 +179,14 @@ impl Provider {
             if role == "none" || role.is_empty() {
                 return Err(wrong(
                     format!("{} is not the name of a role", quoted(role)),
-                    "SET ROLE none would give the token the rights of the one who connects.",
+                    "SET ROLE none would give the token the connecting user's privileges.",
                 ));
             }
         }
         if row.role_claim.is_empty() {
             return Err(wrong(
                 "role_claim is empty".into(),
-                "Give the path of a claim: '{role}'.",
+                "Give the path of a claim, such as '{role}'.",
             ));
         }
         let provider = Self {
@@ -203,8 +206,8 @@ impl Provider {
         };
         if provider.keys.is_some() && provider.allowed_algorithms().next().is_none() {
             return Err(wrong(
-                "no usable key: algorithms leaves none that a key in jwks does".into(),
-                "Leave algorithms NULL to allow whatever the keys do.",
+                "no usable key: no key in jwks supports any of the algorithms".into(),
+                "Leave algorithms NULL to allow all that the keys support.",
             ));
         }
         Ok(provider)
@@ -232,7 +235,7 @@ impl Provider {
             Err(ProviderError {
                 name: self.name.clone(),
                 detail: format!(
-                    "the provider {} has the same issuer, and a token with \"alg\" \"{algorithm:?}\" could belong to either",
+                    "provider {} has the same issuer, and a token with \"alg\" \"{algorithm:?}\" could belong to either",
                     quoted(&other.name)
                 ),
                 hint: words::APART,
@@ -378,12 +381,12 @@ mod tests {
         for (changes, detail) in [
             (json!({"name": ""}), "the name is empty"),
             (json!({"issuer": ""}), "the issuer is empty"),
-            (json!({"jwks": null}), "it has no keys"),
+            (json!({"jwks": null}), "the provider has no keys"),
             (json!({"jwks": {"keys": []}}), "jwks: no usable key"),
             (json!({"jwks": "text"}), "jwks: not a JSON object"),
             (
                 json!({"jwks": {"kty": "oct", "k": "AA"}}),
-                "jwks: key 1: a secret of 1 bytes",
+                "jwks: key 1: the secret has 1 bytes",
             ),
             (
                 json!({"jwks_url": "http://example.com/jwks"}),
@@ -395,11 +398,11 @@ mod tests {
             ),
             (
                 json!({"algorithms": ["RS256"]}),
-                "no usable key: algorithms leaves none",
+                "no usable key: no key in jwks supports",
             ),
             (
                 json!({"algorithms": []}),
-                "no usable key: algorithms leaves none",
+                "no usable key: no key in jwks supports",
             ),
             (
                 json!({"allowed_roles": ["none"]}),

@@ -425,7 +425,7 @@ mod tests {
             verify(token.as_bytes(), TrustedKeys::Set(&keys), at(0.0)).expect_err("forged");
         assert_eq!(
             rejection.detail(),
-            "signature: no EdDSA signature by any of the first 8 of the 9 keys that fit"
+            "signature: the EdDSA signature does not verify with any of the first 8 of 9 matching keys"
         );
     }
 }

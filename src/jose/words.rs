@@ -71,7 +71,7 @@ impl Rejection {
             Self::Missing => "there is no token".into(),
             Self::TooLong { limit } => format!("the token is longer than {limit} bytes"),
             Self::NotThreeParts { found } => {
-                format!("a JWT has 3 parts with dots between, this has {found}")
+                format!("a JWT has 3 parts separated by dots, this one has {found}")
             }
             Self::NotBase64Url(part) => {
                 let part = match part {
@@ -83,7 +83,7 @@ impl Rejection {
             }
             Self::HeaderNotObject(None) => "the header is not a JSON object".into(),
             Self::HeaderNotObject(Some(Fault::TooDeep(limit))) => {
-                format!("the header is nested deeper than {limit}")
+                format!("the header is nested more than {limit} levels deep")
             }
             Self::HeaderNotObject(Some(fault)) => format!("in the header: {fault}"),
             Self::HeaderExtension(name) => {
@@ -94,7 +94,7 @@ impl Rejection {
             }
             Self::NoAlgorithm => "\"alg\" is missing".into(),
             Self::UnknownAlgorithm(name) => format!("\"alg\" {} is not accepted", quoted(name)),
-            Self::NotAJwt(typ) => format!("\"typ\" {} is not a JWT", quoted(typ)),
+            Self::NotAJwt(typ) => format!("\"typ\" {} is not the type of a JWT", quoted(typ)),
             Self::HeaderMemberNotString(name) => format!("\"{name}\" is not a string"),
             Self::NoTrustedKeys => {
                 "neither this database nor this connection trusts any key".into()
@@ -103,13 +103,10 @@ impl Rejection {
                 issuer: Some(issuer),
                 ..
             } => {
-                format!(
-                    "no provider that is enabled has the \"iss\" {}",
-                    quoted(issuer)
-                )
+                format!("no enabled provider has the issuer {}", quoted(issuer))
             }
             Self::UnknownIssuer { issuer: None, .. } => {
-                "no provider that is enabled is for tokens without \"iss\"".into()
+                "no enabled provider accepts tokens without \"iss\"".into()
             }
             Self::NoKeyFits {
                 algorithm,
@@ -126,37 +123,41 @@ impl Rejection {
                     None => token,
                 }
             }
-            Self::SeveralProviders => "more than one has a key that fits".into(),
+            Self::SeveralProviders => "more than one provider has a matching key".into(),
             Self::BadSignature {
                 algorithm,
                 tried,
                 fitting,
             } => match (tried, fitting) {
-                (_, 1) => format!("no {algorithm:?} signature by the one key that fits"),
-                (tried, fitting) if tried < fitting => format!(
-                    "no {algorithm:?} signature by any of the first {tried} of the {fitting} keys that fit"
+                (_, 1) => format!(
+                    "the {algorithm:?} signature does not verify with the only matching key"
                 ),
-                _ => format!("no {algorithm:?} signature by any of the {fitting} keys that fit"),
+                (tried, fitting) if tried < fitting => format!(
+                    "the {algorithm:?} signature does not verify with any of the first {tried} of {fitting} matching keys"
+                ),
+                _ => format!(
+                    "the {algorithm:?} signature does not verify with any of the {fitting} matching keys"
+                ),
             },
             Self::PayloadNotObject(None) => "not a JSON object".into(),
             Self::PayloadNotObject(Some(fault)) => format!("not usable JSON: {fault}"),
             Self::ClaimType { name, expected } => format!("\"{name}\" is not {expected}"),
-            Self::NotRepresentable(why) => format!("this database cannot hold the claims: {why}"),
+            Self::NotRepresentable(why) => format!("this database cannot store the claims: {why}"),
             Self::Expired { exp, now, skew } => {
                 format!(
-                    "\"exp\" {exp} + clock skew {skew} s has passed: it is {}",
+                    "\"exp\" {exp} + clock skew {skew} s has passed: the current time is {}",
                     now.floor()
                 )
             }
             Self::NotYetValid { nbf, now, skew } => {
                 format!(
-                    "\"nbf\" {nbf} - clock skew {skew} s has not come: it is {}",
+                    "\"nbf\" {nbf} - clock skew {skew} s is after the current time {}",
                     now.floor()
                 )
             }
             Self::IssuedInFuture { iat, now, skew } => {
                 format!(
-                    "\"iat\" {iat} - clock skew {skew} s has not come: it is {}",
+                    "\"iat\" {iat} - clock skew {skew} s is after the current time {}",
                     now.floor()
                 )
             }
@@ -164,22 +165,24 @@ impl Rejection {
             Self::Audience(names) => format!("\"aud\" is {}", list(names)),
             Self::AuthorizedParty(None) => "the token has no \"azp\"".into(),
             Self::AuthorizedParty(Some(party)) => format!("\"azp\" is {}", quoted(party)),
-            Self::MissingClaim(name) => format!("there is no {}", quoted(name)),
+            Self::MissingClaim(name) => format!("the token has no {}", quoted(name)),
             Self::Role { named, why } => match (named, why) {
                 (None, _) => "the token names no role".into(),
                 (Some(name), RoleFault::Superuser) => {
                     format!(
-                        "role {} is a superuser, which no token can be",
+                        "role {} is a superuser, which no token may assume",
                         quoted(name)
                     )
                 }
-                (Some(name), _) => format!("role {} is not an allowed one", quoted(name)),
+                (Some(name), _) => format!("role {} is not in allowed_roles", quoted(name)),
             },
             Self::Replayed {
                 jti,
                 last: Some(last),
             } => {
-                format!("\"jti\" {jti} is not above {last}, which this connection has accepted")
+                format!(
+                    "\"jti\" {jti} is not greater than {last}, which this connection has accepted"
+                )
             }
             Self::Replayed { jti, last: None } => {
                 format!("\"jti\" {jti} was not accepted when the token was presented")
@@ -194,14 +197,16 @@ impl Rejection {
                 near: Some(near), ..
             } => {
                 return Some(match near {
-                    Near::Disabled(name) => format!("The provider {} is disabled.", quoted(name)),
+                    Near::Disabled(name) => {
+                        format!("The matching provider {} is disabled.", quoted(name))
+                    }
                     Near::Slash(name) => format!(
-                        "The issuer of the provider {} differs only by a slash at the end.",
+                        "The issuer of provider {} differs only by a trailing slash.",
                         quoted(name)
                     ),
                     Near::Scheme(name) => {
                         format!(
-                            "The issuer of the provider {} differs only by its scheme.",
+                            "The issuer of provider {} differs only in its scheme.",
                             quoted(name)
                         )
                     }
@@ -217,16 +222,16 @@ impl Rejection {
             }
             Self::SeveralProviders => APART,
             Self::UnknownAlgorithm(name) if !name.eq_ignore_ascii_case("none") => ALGORITHMS,
-            Self::Expired { .. } => "Get a fresh token from the issuer and present it.",
+            Self::Expired { .. } => "Get a new token from the issuer.",
             Self::NotYetValid { .. } | Self::IssuedInFuture { .. } => {
-                "Compare the clocks of the issuer and of this server."
+                "Compare the issuer's clock with this server's."
             }
             Self::AuthorizedParty(_) => {
-                "The provider's authorized_parties lists the applications whose tokens it takes."
+                "The provider's authorized_parties lists the applications whose tokens it accepts."
             }
-            Self::Audience(_) => "The provider's audience lists the names that a token may be for.",
+            Self::Audience(_) => "The provider's audience lists the audiences that it accepts.",
             Self::Role { .. } => {
-                "The provider's role_claim, allowed_roles and default_role say which roles its tokens get."
+                "The provider's role_claim, allowed_roles and default_role decide which role its tokens get."
             }
             Self::Replayed { .. } => "Sign a new token with a higher \"jti\".",
             _ => return None,
@@ -239,7 +244,7 @@ impl Rejection {
 pub(crate) const APART: &str =
     "Put the keys into one row, set algorithms so that they differ, or disable one.";
 
-pub(crate) const ALGORITHMS: &str = "Accepted are RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384 and HS512.";
+pub(crate) const ALGORITHMS: &str = "Supported algorithms are RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384 and HS512.";
 
 /// Several texts from outside, at most eight.
 fn list(texts: &[String]) -> String {

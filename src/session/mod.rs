@@ -144,7 +144,7 @@ pub(crate) fn problem(identity: &Identity) -> Option<String> {
         }
         (_, Source::Providers) => absent.into(),
         (_, source) => match &identity.fault {
-            Some(fault) => format!("{} does not count: {fault}.", source.name()),
+            Some(fault) => format!("{} is ignored: {fault}.", source.name()),
             None => "Nothing is trusted here: no provider is registered, the connection has no keys, and no claims are set.".into(),
         },
     })

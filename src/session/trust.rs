@@ -172,7 +172,7 @@ pub(crate) fn check_keys() -> Result<(), Error> {
         Keys::None => {
             error::warn(
                 "this connection has no key to verify a token with, and no provider is registered",
-                "If it should have brought pg_session_jwt.jwk in its startup options, a pooler may have dropped them.",
+                "If its startup options set pg_session_jwt.jwk, a pooler may have dropped them.",
             );
             Ok(())
         }

@@ -18,8 +18,8 @@ static REFUSED: Text = Text::new(None);
 pub(in crate::guc) fn define_refused(flags: GucFlags) {
     GucRegistry::define_string_guc(
         names::REFUSED_PARAMETER,
-        c"A parameter that was set in vain before the library was loaded: no identity is given.",
-        c"Set by the library alone.",
+        c"Parameters with a refused value from before the library was loaded: the session has no identity.",
+        c"Set only by the library.",
         &REFUSED,
         GucContext::Backend,
         flags | GucFlags::NO_RESET_ALL | GucFlags::DISALLOW_IN_FILE,
