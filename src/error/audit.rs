@@ -3,9 +3,9 @@
 use pg_session_jwt_jose::{Claims, Rejected, Token, quoted};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
-use super::raise::tell;
+use super::raise::send;
 
-/// `pg_session_jwt.audit_log`: one line for a token that counts from now on.
+/// `pg_session_jwt.audit_log`: one line for a token that is now in force.
 pub(crate) fn log_accepted(token: &Token) {
     let or_none = |text: &Option<String>| text.as_deref().map_or("none".into(), quoted);
     let Claims {
@@ -30,7 +30,7 @@ pub(crate) fn log_accepted(token: &Token) {
     ));
 }
 
-/// `pg_session_jwt.audit_log`: one line for a token that is rejected.
+/// `pg_session_jwt.audit_log`: one line for a rejected token.
 pub(crate) fn log_rejected(rejected: &Rejected) {
     log(&format!(
         "pg_session_jwt: token rejected: {} ({})",
@@ -40,7 +40,7 @@ pub(crate) fn log_rejected(rejected: &Rejected) {
 }
 
 fn log(line: &str) {
-    // LOG_SERVER_ONLY is not an option: the manual promises LOG.
+    // Not LOG_SERVER_ONLY: the manual promises LOG.
     let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
-    tell(PgLogLevel::LOG, code, line, "");
+    send(PgLogLevel::LOG, code, line, "");
 }

@@ -1,10 +1,10 @@
-//! Everything that can go wrong, and how Postgres is told.
+//! Everything that can go wrong, and how it is reported to Postgres.
 //!
 //! | room | what lives there |
 //! | --- | --- |
 //! | `value` | everything that can go wrong, as one value |
 //! | `words` | its texts: SQLSTATE, primary message, DETAIL, HINT |
-//! | `report` | what Postgres is told of an error |
+//! | `report` | the report of an error that Postgres gets |
 //! | `raise` | the boundary that catches and raises errors, and keeps tokens out of the log |
 //! | `audit` | `pg_session_jwt.audit_log` |
 

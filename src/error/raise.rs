@@ -1,4 +1,4 @@
-//! The boundary: the one place that hands a report to Postgres.
+//! The boundary: the one place that gives a report to Postgres.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::AssertUnwindSafe;
@@ -13,17 +13,17 @@ impl Report {
     /// Raises the report as an ERROR.
     ///
     /// # Safety
-    /// Jumps out of the caller and of its callers up to Postgres: none of those frames may hold a
-    /// value whose destructor matters. `call.rs` calls it as the last thing of a C function.
+    /// Jumps over the caller and its callers up to Postgres: none of those frames may hold a value whose
+    /// destructor matters. `call.rs` calls it as the last thing of a C function.
     pub unsafe fn raise(self) -> ! {
         let [message, detail, hint] =
             [&self.message, &self.detail, &self.hint].map(|text| pstring(text));
         let sqlstate = self.sqlstate;
         drop(self);
-        // CONTEXT is given up: where PL/pgSQL runs a statement with the token in it, or portals show
-        // their parameters, it would tell the client, and any handler in between, the token.
-        // SAFETY: the strings are palloc'd, so nothing is lost when errfinish jumps; whoever catches
-        // the ERROR restores the stack (PG_TRY, src/include/utils/elog.h).
+        // CONTEXT is dropped: where PL/pgSQL runs a statement with the token in it, or portals show
+        // their parameters, it would reveal the token to the client and to any handler in between.
+        // SAFETY: the strings are palloc'd, so nothing is lost when errfinish jumps; the handler that
+        // catches the ERROR restores the stack (PG_TRY, src/include/utils/elog.h).
         unsafe {
             pg_sys::error_context_stack = std::ptr::null_mut();
             emit(PgLogLevel::ERROR as c_int, sqlstate, message, detail, hint)
@@ -32,8 +32,8 @@ impl Report {
     }
 }
 
-/// Runs what Postgres has called: an ERROR that is raised within, or a panic, is raised once all frames of
-/// `body` are gone, and like an [`Error`] without CONTEXT and STATEMENT, which may hold the token.
+/// Runs what Postgres has called. An ERROR or a panic within is raised again once all frames of `body`
+/// are gone, without CONTEXT and STATEMENT, which may hold the token.
 ///
 /// # Safety
 /// As for [`Report::raise`].
@@ -48,17 +48,17 @@ pub(crate) unsafe fn guarded<T>(body: impl FnOnce() -> Result<T, Error>) -> T {
     }
 }
 
-/// Where a report says that it comes from.
+/// The source location in a report.
 const FILE: &CStr = c"pg_session_jwt/src/error/raise.rs";
 const FUNCTION: &CStr = c"emit";
 
 static NEXT_HOOK: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Keeps the statement out of the log also where a parallel worker has raised the report: its leader raises it
-/// anew, and what [`emit`] asks for does not travel.
+/// Keeps the statement out of the log also where a parallel worker has raised the report: its leader
+/// raises it again, without the flags that [`emit`] has set.
 pub(crate) fn hide_what_workers_raise() {
-    // SAFETY: a hook is called by this thread alone, and stays for the life of the process, as the library
-    // does. There may be one already, which is called next.
+    // SAFETY: only this thread calls the hook, which stays for the life of the process, as the library
+    // does. If there is one already, it is called next.
     unsafe {
         if let Some(next) = pg_sys::emit_log_hook {
             NEXT_HOOK.store(next as *mut c_void, Relaxed);
@@ -69,8 +69,8 @@ pub(crate) fn hide_what_workers_raise() {
 
 unsafe extern "C-unwind" fn hide_statement(report: *mut pg_sys::ErrorData) {
     let next = NEXT_HOOK.load(Relaxed);
-    // SAFETY: a report that is being logged (EmitErrorReport, src/backend/utils/error/elog.c); its texts are
-    // null or C strings. The pointer is null or the function that stood here before.
+    // SAFETY: a report that is being logged (EmitErrorReport, src/backend/utils/error/elog.c); its texts
+    // are null or C strings. The pointer is null or the previous hook.
     unsafe {
         let (file, function) = ((*report).filename, (*report).funcname);
         if !file.is_null()
@@ -113,20 +113,20 @@ pub(crate) unsafe fn out_of_memory() -> ! {
 /// A WARNING to the client.
 pub(crate) fn warn(message: &str, hint: &str) {
     let code = PgSqlErrorCode::ERRCODE_WARNING;
-    tell(PgLogLevel::WARNING, code, message, hint);
+    send(PgLogLevel::WARNING, code, message, hint);
 }
 
-/// Reports something that is no error. A cancel that Postgres notices meanwhile comes back as a panic,
-/// like any ERROR of a function of Postgres's.
-pub(super) fn tell(level: PgLogLevel, code: PgSqlErrorCode, message: &str, hint: &str) {
+/// Reports something that is not an error. A cancel that Postgres notices meanwhile comes back as a
+/// panic, like any ERROR of a Postgres function.
+pub(super) fn send(level: PgLogLevel, code: PgSqlErrorCode, message: &str, hint: &str) {
     let (level, message, hint) = (level as c_int, pstring(message), pstring(hint));
-    // SAFETY: C strings, or null; within the boundary there is nothing with a destructor.
+    // SAFETY: C strings, or null; nothing within the boundary has a destructor.
     unsafe {
         pg_sys::ffi::pg_guard_ffi_boundary(|| emit(level, code, message, std::ptr::null(), hint));
     }
 }
 
-/// A palloc'd C string; null for an empty one, and where there is no memory.
+/// A palloc'd C string; null for an empty text, and when out of memory.
 fn pstring(text: &str) -> *const c_char {
     unsafe extern "C-unwind" {
         fn palloc_extended(size: usize, flags: c_int) -> *mut c_void;
@@ -134,10 +134,11 @@ fn pstring(text: &str) -> *const c_char {
     if text.is_empty() {
         return std::ptr::null();
     }
-    // A NUL byte cannot be in there (messages quote with escapes); were it, the text ends before it.
+    // There is no NUL byte (messages quote with escapes); if there were one, the text would end before
+    // it.
     let text = text.split('\0').next().unwrap_or_default();
-    // SAFETY: with NO_OOM there is no ERROR, for which this is no place. The memory is as large as what is
-    // copied, and the copy ends with NUL.
+    // SAFETY: with NO_OOM there is no ERROR, which must not happen here. The memory is as large as what
+    // is copied, and the copy ends with NUL.
     unsafe {
         let copy = palloc_extended(text.len() + 1, pg_sys::MCXT_ALLOC_NO_OOM as c_int);
         let copy = copy.cast::<c_char>();
@@ -149,12 +150,12 @@ fn pstring(text: &str) -> *const c_char {
     }
 }
 
-/// ereport(), with the statement and the context kept out of the server log: they may hold the token.
+/// ereport() that keeps the statement and the context out of the server log: they may hold the token.
 ///
-/// pgrx's own report cannot do that, and its bindings leave these functions out.
+/// pgrx's own report cannot do that, and its bindings lack these functions.
 ///
 /// # Safety
-/// Null or C strings. At ERROR and above it does not return (see [`Report::raise`]).
+/// Null or C strings. At ERROR and above, it does not return (see [`Report::raise`]).
 unsafe fn emit(
     level: c_int,
     sqlstate: PgSqlErrorCode,
@@ -173,7 +174,7 @@ unsafe fn emit(
         fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
     }
     const TEXT: &CStr = c"%s";
-    // SAFETY: the order of calls that the ereport() macro has (src/include/utils/elog.h).
+    // SAFETY: the calls are in the order of the ereport() macro (src/include/utils/elog.h).
     unsafe {
         if errstart(level, std::ptr::null()) {
             errcode(sqlstate as c_int);

@@ -1,4 +1,4 @@
-//! What Postgres is told of an error.
+//! The report of an error that Postgres gets.
 
 use std::ffi::CStr;
 
@@ -7,7 +7,7 @@ use pgrx::pg_sys::panic::CaughtError;
 
 pub(super) const OUT_OF_MEMORY: &CStr = c"out of memory";
 
-/// What Postgres is told: SQLSTATE, primary message, DETAIL, HINT.
+/// SQLSTATE, primary message, DETAIL and HINT.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Report {
     pub(super) sqlstate: PgSqlErrorCode,
@@ -17,7 +17,7 @@ pub(crate) struct Report {
 }
 
 impl From<CaughtError> for Report {
-    /// What was raised, without what pgrx adds to it: the frames of Rust, where RUST_BACKTRACE is set.
+    /// What was raised, without the Rust frames that pgrx adds where RUST_BACKTRACE is set.
     fn from(caught: CaughtError) -> Self {
         match caught {
             CaughtError::PostgresError(raised) | CaughtError::ErrorReport(raised) => Self {
@@ -26,7 +26,7 @@ impl From<CaughtError> for Report {
                 detail: raised.detail().unwrap_or_default().to_owned(),
                 hint: raised.hint().unwrap_or_default().to_owned(),
             },
-            // Its own words may quote what it choked on.
+            // The panic's message may quote the input that caused it.
             CaughtError::RustPanic { ereport, .. } => Self {
                 sqlstate: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
                 message: "internal error of pg_session_jwt".into(),

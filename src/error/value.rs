@@ -7,39 +7,39 @@ use super::report::Report;
 /// Why a function of this extension fails.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Error {
-    /// A token that is not accepted.
+    /// A token that was rejected.
     Rejected(Rejected),
-    /// One that is not accepted while the connection's own key does not count.
+    /// One that was rejected while the connection's own key is ignored.
     OwnKeyIgnored(Rejected),
     /// Keys that cannot be used.
     KeySet(KeySetError),
-    /// A row of `auth.providers` that cannot be.
+    /// An invalid row of `auth.providers`.
     Provider(ProviderError),
-    /// Claims in a parameter that are not what they should be.
+    /// A parameter whose value is not valid claims.
     Parameter { name: &'static str, detail: String },
-    /// `auth.init(jwks)` with other keys than the connection has.
+    /// `auth.init(jwks)` with keys other than the connection's.
     Pinned,
-    /// A client's keys, where the database has providers.
+    /// A client's keys in a database that has providers.
     ProvidersRule,
     /// A trigger function of `auth.providers` on another table.
     NotTheProvidersTable,
     /// See [`crate::guc::refused_parameter`].
     RefusedParameter { by: SetBy, name: String },
-    /// A SQL function that is declared to return something else than its body does.
+    /// A SQL function that is declared with another return type than its body has.
     DeclaredOtherwise,
-    /// The library cannot be loaded at this moment.
+    /// The library cannot be loaded in a parallel query.
     ParallelLoad,
     /// An argument that may not be NULL, by name.
     NullArgument(&'static str),
-    /// There is not as much memory as the work may take.
+    /// There is less memory than the work may need.
     OutOfMemory,
-    /// The value of this parameter could not be copied while the library was loaded.
+    /// The value of this parameter could not be copied while the library was being loaded.
     Lost(String),
-    /// postgresql.conf has keys that this connection began without.
+    /// postgresql.conf has keys that were not there when this connection began.
     LaterKeys,
-    /// What Postgres, or a panic, has raised below.
+    /// An ERROR from Postgres, or a panic.
     Raised(Report),
-    /// A value that the database encoding lacks.
+    /// A value that the database encoding cannot represent.
     Unrepresentable(String),
 }
 

@@ -20,7 +20,7 @@ impl Error {
     }
 }
 
-/// What to know on a connection with a key of its own, where there are providers.
+/// For a connection with a key of its own in a database that has providers.
 pub(crate) const OWN_KEY_IGNORED: &str = "The key in pg_session_jwt.jwk is ignored on this connection: while auth.providers has a row, only its providers are trusted.";
 
 impl From<Error> for Report {

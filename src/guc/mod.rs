@@ -1,16 +1,16 @@
 //! The parameters (`pg_session_jwt.*`) and their hooks.
 //!
-//! All that decides who somebody is lives in parameters, because Postgres already does the hard part
-//! for them: SET LOCAL ends, ROLLBACK restores, parallel workers receive them, DISCARD ALL forgets.
-//! What is derived from them elsewhere is a cache, and [`epoch`] says when it is stale.
+//! Everything that decides who the user is lives in parameters, because Postgres already does the hard
+//! part for them: SET LOCAL ends, ROLLBACK restores, parallel workers receive them, DISCARD ALL forgets.
+//! Whatever is derived from them is a cache, and [`epoch`] says when it is stale.
 //!
 //! | room | what lives there |
 //! | --- | --- |
 //! | `keys` | `pg_session_jwt.jwk` |
-//! | `token` | `pg_session_jwt.jwt`, and the ids that were accepted |
-//! | `loading` | what happened to the parameters before the library was loaded, and while |
+//! | `token` | `pg_session_jwt.jwt`, and the accepted token ids |
+//! | `loading` | what happened to the parameters before and while the library was loaded |
 //! | `names` | the names of the parameters |
-//! | `value` | values copied and set, and the number that changes with them |
+//! | `value` | copying and setting values, and the number that changes with them |
 
 mod keys;
 mod loading;
@@ -52,9 +52,9 @@ pub(crate) fn claims() -> Option<Vec<u8>> {
     text(&CLAIMS, MAX_CLAIMS_BYTES)
 }
 
-/// `request.jwt.claims`, where `pg_session_jwt.request_claims` lets it count.
+/// `request.jwt.claims`, where `pg_session_jwt.request_claims` allows it.
 ///
-/// It is PostgREST's parameter, so it stays a placeholder without hooks: ask each time.
+/// It is PostgREST's parameter, so it stays a placeholder without hooks and must be read each time.
 pub(crate) fn request_claims() -> Option<Vec<u8>> {
     if REQUEST_CLAIMS.get() == RequestClaims::Never {
         return None;
@@ -62,12 +62,12 @@ pub(crate) fn request_claims() -> Option<Vec<u8>> {
     foreign(c"request.jwt.claims")
 }
 
-/// `request.headers`: PostgREST's, a placeholder too.
+/// `request.headers`: also PostgREST's, and a placeholder.
 pub(crate) fn request_headers() -> Option<Vec<u8>> {
     foreign(c"request.headers")
 }
 
-/// The value of a parameter that is not ours; `None` when it is empty or unknown.
+/// The value of a foreign parameter; `None` when it is empty or unknown.
 fn foreign(name: &CStr) -> Option<Vec<u8>> {
     // SAFETY: the string belongs to the GUC machinery and is copied before anything can change it.
     let value = unsafe {
@@ -87,8 +87,8 @@ pub(crate) fn audit_log() -> bool {
     AUDIT_LOG.get()
 }
 
-/// SET ROLE (SET LOCAL ROLE with `is_local`), with Postgres's own rules: the session user must be a
-/// member, and not within a SECURITY DEFINER function.
+/// SET ROLE (SET LOCAL ROLE with `is_local`), by Postgres's own rules: the session user must be a
+/// member, and it is refused within a SECURITY DEFINER function.
 pub(crate) fn set_role(name: &CStr, is_local: bool) {
     set(c"role", name.as_ptr(), is_local);
 }
@@ -100,7 +100,7 @@ pub(crate) fn reset_role() {
 
 /// Whether a role of this name exists and is a superuser.
 pub(crate) fn is_superuser(name: &CStr) -> bool {
-    // SAFETY: catalog look-ups; an invalid Oid is no superuser.
+    // SAFETY: catalog look-ups; an invalid Oid is not a superuser.
     unsafe { pg_sys::superuser_arg(pg_sys::get_role_oid(name.as_ptr(), true)) }
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn define(judge: Judge) {
     loading::define_refused(hidden);
     keys::define(hidden);
     token::define(hidden, judge);
-    // SAFETY (of all that follow): the hooks raise an ERROR from frames without destructors alone.
+    // SAFETY (of all that follow): the hooks raise an ERROR only from frames without destructors.
     define_guarded(names::CLAIMS, |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,

@@ -10,7 +10,7 @@ pub(super) const REQUEST_CLAIMS: &CStr = c"pg_session_jwt.request_claims";
 pub(super) const CLOCK_SKEW: &CStr = c"pg_session_jwt.clock_skew";
 pub(super) const AUDIT_LOG: &CStr = c"pg_session_jwt.audit_log";
 
-/// The hidden one included.
+/// All of them, the hidden one included.
 pub(super) const ALL: [&CStr; 7] = [
     REFUSED_PARAMETER,
     JWK,

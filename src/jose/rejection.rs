@@ -19,7 +19,7 @@ pub enum Stage {
     Payload,
     /// `exp`, `nbf`, `iat` against the clock.
     Time,
-    /// What the one who trusts the keys asks for beyond that.
+    /// What the owner of the trusted keys requires beyond that.
     Policy,
 }
 
@@ -34,11 +34,12 @@ pub enum Part {
     Signature,
 }
 
-/// Why a token was rejected. What it quotes of a token is escaped and cut short ([`quoted`](crate::quoted)).
+/// Why a token was rejected. What a message quotes from a token is escaped and truncated
+/// ([`quoted`](crate::quoted)).
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)] // each variant's fields are named for what they hold
 pub enum Rejection {
-    /// No token at all was given where one is wanted.
+    /// No token was given where one is required.
     Missing,
     TooLong {
         /// in bytes
@@ -50,8 +51,8 @@ pub enum Rejection {
     NotBase64Url(Part),
     HeaderNotObject(Option<Fault>),
     HeaderExtension(&'static str),
-    /// The payload is read for this before the signature is verified, so that no two readers can
-    /// differ about what was signed.
+    /// Checked before the signature is verified, so that no two readers can differ about what was
+    /// signed.
     PayloadDuplicateMember(String),
 
     NoAlgorithm,
@@ -59,9 +60,9 @@ pub enum Rejection {
     NotAJwt(String),
     HeaderMemberNotString(&'static str),
 
-    /// Nobody has said which keys to trust.
+    /// No keys are trusted.
     NoTrustedKeys,
-    /// No provider that is enabled has this `iss`.
+    /// No enabled provider has this `iss`.
     UnknownIssuer {
         issuer: Option<String>,
         near: Option<Near>,
@@ -69,10 +70,10 @@ pub enum Rejection {
     NoKeyFits {
         algorithm: Algorithm,
         key_id: Option<String>,
-        /// Of the session's keys; a provider's are nobody's business.
+        /// The session's keys; a provider's are not shown.
         trusted: Option<String>,
     },
-    /// More than one provider has a key that fits.
+    /// More than one provider has a matching key.
     SeveralProviders,
 
     BadSignature {
@@ -86,7 +87,7 @@ pub enum Rejection {
         name: &'static str,
         expected: &'static str,
     },
-    /// The claims are JSON, but not JSON that this database can hold.
+    /// The claims are JSON, but this database cannot store them.
     NotRepresentable(String),
 
     /// Times in seconds since the epoch (RFC 7519 NumericDate).
@@ -120,39 +121,39 @@ pub enum Rejection {
     /// `jti` did not increase.
     Replayed {
         jti: i64,
-        /// The highest accepted before, where that is known.
+        /// The highest accepted before, if known.
         last: Option<i64>,
     },
 }
 
-/// A provider that an unknown issuer may have meant.
+/// A provider that was probably meant by an unknown issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Near {
-    /// It has this issuer, and is disabled.
+    /// It has this issuer but is disabled.
     Disabled(String),
-    /// Its issuer differs by a slash at the end.
+    /// Its issuer differs only by a trailing slash.
     Slash(String),
-    /// Its issuer differs by what is before `://`.
+    /// Its issuer differs only in what is before `://`.
     Scheme(String),
 }
 
-/// Why a token does not get the database role that it names.
+/// Why a token may not assume the database role that it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoleFault {
-    /// The claim is absent, or not a string, and there is no default.
+    /// The claim is absent or not a string, and there is no default.
     Absent,
-    /// It is not in the list.
+    /// It is not in `allowed_roles`.
     NotAllowed,
     /// It is a superuser, whatever the list says.
     Superuser,
 }
 
-/// A rejection, and the providers whose token it could be, once that is known.
+/// A rejection, and the providers that the token could belong to, once known.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rejected {
     /// Why.
     pub reason: Rejection,
-    /// The providers' names: one, or those of the token's issuer when none of them has a key for it.
+    /// The providers' names: one, or all that have the token's issuer if none of them has a key for it.
     pub providers: Vec<String>,
 }
 

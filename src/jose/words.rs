@@ -1,4 +1,4 @@
-//! What a rejection says: the line that applications match on, the facts, and what the reader can do.
+//! The texts of a rejection: the line that applications match on, the facts, and what the reader can do.
 
 use std::fmt;
 
@@ -190,7 +190,7 @@ impl Rejection {
         }
     }
 
-    /// What the reader of the error can do, where there is something.
+    /// What the reader of the error can do, if anything.
     pub fn hint(&self) -> Option<String> {
         let fixed = match self {
             Self::UnknownIssuer {
@@ -240,13 +240,13 @@ impl Rejection {
     }
 }
 
-/// What to do about two providers that could claim one token.
+/// What to do about two providers that could claim the same token.
 pub(crate) const APART: &str =
     "Put the keys into one row, set algorithms so that they differ, or disable one.";
 
 pub(crate) const ALGORITHMS: &str = "Supported algorithms are RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384 and HS512.";
 
-/// Several texts from outside, at most eight.
+/// A list of untrusted texts, at most eight.
 fn list(texts: &[String]) -> String {
     texts
         .iter()

@@ -1,15 +1,16 @@
-//! What happened to the parameters before the library was loaded, and while.
+//! What happened to the parameters before and while the library was loaded.
 //!
-//! Until then each is a placeholder: a text that anyone may set, in the startup packet too. Defining a
-//! parameter (`define_custom_variable`, src/backend/utils/misc/guc.c) gives it the placeholder's values,
-//! each by its own right; one that is refused is a WARNING, and what it stood in the place of is lost.
+//! Before that, each is a placeholder: a text that anyone may set, also in the startup packet. Defining
+//! a parameter (`define_custom_variable`, src/backend/utils/misc/guc.c) gives it the placeholder's
+//! values, each with its own privileges; a refused value is a WARNING, and the value that it had
+//! replaced is lost.
 //!
 //! | room | what lives there |
 //! | --- | --- |
 //! | `record` | the backend's own record of a parameter |
-//! | `values` | the values that a placeholder has |
-//! | `reset` | a RESET that the definition would undo |
-//! | `refusal` | which values were refused, noted for as long as the session |
+//! | `values` | the values of a placeholder |
+//! | `reset` | a RESET that defining the parameter would undo |
+//! | `refusal` | which values were refused, recorded for the whole session |
 
 mod record;
 mod refusal;
@@ -30,12 +31,12 @@ pub(super) use record::{close_to_parallel_mode, flags, is_in_file, option};
 pub(super) use refusal::define_refused;
 pub(crate) use refusal::refused_parameter;
 
-/// Runs `define`, which cannot end half-way: whoever is in a position to make it fail, or to cancel it,
-/// would have a session in which some parameters have their values and others have lost them. A parallel
-/// worker, which loads the library anew, would not even agree on which.
+/// Runs `define` so that it cannot end half-way: a user who could make it fail, or cancel it, would have
+/// a session in which some parameters have lost their values. A parallel worker, which loads the library
+/// again, might have lost others.
 ///
 /// # Safety
-/// To be called from `_PG_init` alone, which has no destructors.
+/// To be called only from `_PG_init`, which has no destructors.
 pub(crate) unsafe fn completely(define: fn()) {
     // SAFETY: plain reads and writes of globals of the backend; an ERROR from the report, before
     // anything is defined, leaves nothing behind.
@@ -47,7 +48,7 @@ pub(crate) unsafe fn completely(define: fn()) {
         // An ERROR, which a panic becomes too, ends the session (errstart, src/backend/utils/error/elog.c).
         let exit_on_any_error = pg_sys::ExitOnAnyError;
         pg_sys::ExitOnAnyError = true;
-        // A cancel or a time-out waits until all is done (HOLD_INTERRUPTS, src/include/miscadmin.h).
+        // A cancel or a timeout waits until all is done (HOLD_INTERRUPTS, src/include/miscadmin.h).
         pg_sys::InterruptHoldoffCount += 1;
         crate::error::guarded(|| {
             define();
@@ -58,8 +59,8 @@ pub(crate) unsafe fn completely(define: fn()) {
     }
 }
 
-/// Defines a parameter that not everybody may set, and judges each value of its placeholder by itself.
-/// With one that was refused, whoever set it, the session is given no identity.
+/// Defines a parameter that not everyone may set, and judges each value of its placeholder by itself. If
+/// one was refused, no matter who set it, the session has no identity.
 pub(super) fn define_guarded(name: &'static CStr, define: impl FnOnce(&'static CStr)) {
     let reset = Reset::of(name);
     let given = Values::of(name);
@@ -84,7 +85,7 @@ pub(super) fn define_guarded(name: &'static CStr, define: impl FnOnce(&'static C
     }
 }
 
-/// Defines `pg_session_jwt.jwt`, which everybody may set. Its check hook puts `envelope` bytes in front of a
+/// Defines `pg_session_jwt.jwt`, which everyone may set. Its check hook puts `envelope` bytes before a
 /// value from a source that it `takes`, and empties any other.
 pub(super) fn define_presented(
     name: &'static CStr,
@@ -101,10 +102,10 @@ pub(super) fn define_presented(
     end_if_lost(name, &given, takes, envelope);
 }
 
-/// Ends the session where a text that Postgres accepts has not arrived: there was no memory to copy it,
-/// which is a mere WARNING (guc_strdup in guc.c).
+/// Ends the session if a text that Postgres accepted has not arrived: there was no memory to copy it,
+/// which is only a WARNING (guc_strdup in guc.c).
 fn end_if_lost(name: &CStr, given: &Values, takes: fn(Source::Type) -> bool, envelope: usize) {
-    // SAFETY: reads a global. The leader's values are yet to come in such a worker.
+    // SAFETY: reads a global. In a starting worker, the leader's values have not arrived yet.
     let is_text = option(name).is_some_and(|option| unsafe {
         (*option).vartype == pg_sys::config_type::PGC_STRING && !pg_sys::InitializingParallelWorker
     });
@@ -129,7 +130,7 @@ fn end_if_lost(name: &CStr, given: &Values, takes: fn(Source::Type) -> bool, env
     };
     let arrived = Values::of(name);
     let arrived_text = |value: &Option<Value>| value.as_ref().map_or(Vec::new(), bare);
-    // Where an entry stands on the stack may differ: what changes nothing makes none.
+    // The position on the stack may differ: a value that changes nothing adds no entry.
     let is_there = |value: &Value| {
         arrived
             .all()
@@ -145,7 +146,7 @@ fn end_if_lost(name: &CStr, given: &Values, takes: fn(Source::Type) -> bool, env
     }
 }
 
-/// Whether Postgres refuses a value: asks as `define_custom_variable` does, but changes nothing.
+/// Whether Postgres refuses a value. Asks as `define_custom_variable` does, but changes nothing.
 fn is_refused(name: &CStr, value: &Value) -> bool {
     let debug = pgrx::PgLogLevel::DEBUG5 as c_int;
     // SAFETY: C strings.
@@ -165,9 +166,9 @@ fn is_refused(name: &CStr, value: &Value) -> bool {
     answer == 0
 }
 
-/// Whether Postgres passes over a value without a word: a parameter of connection start stands in
-/// postgresql.conf, and the postmaster has read the file again since its own start. Then the placeholder's
-/// context says SIGHUP, with which a backend takes no such value, although this is a start.
+/// Whether Postgres ignores a value silently: postgresql.conf sets a parameter of connection start, and
+/// the postmaster has reloaded the file since it started. Then the placeholder's context is SIGHUP, with
+/// which a backend accepts no such value, although this is a start.
 fn is_ignored(name: &CStr, value: &Value) -> bool {
     // SAFETY: the record of the parameter that has just been defined.
     let is_of_start =
@@ -175,7 +176,7 @@ fn is_ignored(name: &CStr, value: &Value) -> bool {
     is_of_start && value.context == Context::PGC_SIGHUP
 }
 
-/// Gives a value to the parameter by the right that it had at the start.
+/// Gives a value to the parameter with the privileges of connection start.
 fn apply(name: &CStr, value: &Value) {
     // SAFETY: C strings.
     unsafe {

@@ -4,17 +4,17 @@ use std::ffi::{CStr, c_int};
 
 use pgrx::{GucFlags, pg_sys};
 
-/// GUC_ALLOW_IN_PARALLEL (src/include/utils/guc.h). The bindings lack it where they were made from the
+/// GUC_ALLOW_IN_PARALLEL (src/include/utils/guc.h). The bindings lack it if they were made from the
 /// headers of an older minor version.
 #[cfg(feature = "pg15")]
 const ALLOW_IN_PARALLEL: c_int = 0x40_0000;
 #[cfg(not(feature = "pg15"))]
 const ALLOW_IN_PARALLEL: c_int = 0x8000;
 
-/// Whether this minor version knows [`ALLOW_IN_PARALLEL`], without which no placeholder's value can be
-/// given to a parameter in parallel mode.
+/// Whether this minor version has [`ALLOW_IN_PARALLEL`], without which a parameter cannot get its
+/// placeholder's value in parallel mode.
 pub(super) fn can_define_in_parallel_mode() -> bool {
-    // SAFETY: a parameter that is always there; its text is read at once.
+    // SAFETY: this parameter always exists; its text is read at once.
     let version = unsafe {
         CStr::from_ptr(pg_sys::GetConfigOption(
             c"server_version_num".as_ptr(),
@@ -35,7 +35,7 @@ pub(super) fn can_define_in_parallel_mode() -> bool {
     }
 }
 
-/// The flag that lets a parameter be defined in parallel mode; none outside of it.
+/// The flag with which a parameter can be defined in parallel mode; none outside of it.
 pub(in crate::guc) fn flags() -> GucFlags {
     // SAFETY: reads the state of the transaction.
     if unsafe { pg_sys::IsInParallelMode() } {
@@ -45,24 +45,24 @@ pub(in crate::guc) fn flags() -> GucFlags {
     }
 }
 
-/// Takes the flag back: from now on SET is refused in parallel mode, as for any other parameter.
+/// Removes the flag: from now on, SET is refused in parallel mode, as for any other parameter.
 pub(in crate::guc) fn close_to_parallel_mode(names: &[&CStr]) {
     for name in names {
         if let Some(option) = option(name) {
-            // SAFETY: the backend's own record of a parameter, which stays as long as the backend.
+            // SAFETY: the backend's own record of a parameter, which lives as long as the backend.
             unsafe { (*option).flags &= !ALLOW_IN_PARALLEL };
         }
     }
 }
 
-/// The record of a parameter or placeholder; on Postgres 15 it is searched for among all.
+/// The record of a parameter or placeholder. Postgres 15 searches all of them for it.
 pub(in crate::guc) fn option(name: &CStr) -> Option<*mut pg_sys::config_generic> {
-    // SAFETY: find_option neither makes a placeholder nor raises, as asked.
+    // SAFETY: with these arguments, find_option neither makes a placeholder nor raises.
     #[cfg(not(feature = "pg15"))]
     let option = unsafe { pg_sys::find_option(name.as_ptr(), false, true, 0) };
-    // Static in Postgres 15, whose array of all records is not. Names have no case (guc_name_compare), and a
-    // placeholder keeps the one that it was set with.
-    // SAFETY: so many pointers to records, each with a name.
+    // find_option is static in Postgres 15, the array of all records is not. Names are compared without
+    // case (guc_name_compare), and a placeholder keeps the case in which it was set.
+    // SAFETY: an array of that many pointers to records, each with a name.
     #[cfg(feature = "pg15")]
     let option = unsafe {
         let count = usize::try_from(pg_sys::GetNumConfigOptions()).unwrap_or(0);
@@ -78,7 +78,7 @@ pub(in crate::guc) fn option(name: &CStr) -> Option<*mut pg_sys::config_generic>
     (!option.is_null()).then_some(option)
 }
 
-/// Says, until postgresql.conf is read again, what is so: the file has a value for the parameter
+/// Marks the parameter as set in postgresql.conf, as the next reload of the file would
 /// (ProcessConfigFileInternal, guc.c).
 pub(super) fn note_in_file(name: &CStr) {
     if let Some(option) = option(name) {
@@ -87,10 +87,10 @@ pub(super) fn note_in_file(name: &CStr) {
     }
 }
 
-/// Whether postgresql.conf, as this process has read it last, has a value for the parameter.
+/// Whether postgresql.conf had a value for the parameter when this process last read it.
 ///
 /// # Safety
-/// Null, or the record of a parameter, which stays as long as the process.
+/// Null, or the record of a parameter, which lives as long as the process.
 pub(in crate::guc) unsafe fn is_in_file(option: *const pg_sys::config_generic) -> bool {
     // SAFETY: the caller's promise.
     unsafe { option.as_ref() }

@@ -1,4 +1,4 @@
-//! Which values were refused, noted for as long as the session.
+//! Which values were refused, recorded for the whole session.
 
 use std::ffi::{CStr, CString};
 
@@ -11,10 +11,10 @@ use crate::error::SetBy;
 use crate::guc::names;
 use crate::guc::value::{Text, text};
 
-/// See [`refused_parameter`]. A parameter itself, for parallel workers to receive it.
+/// See [`refused_parameter`]. It is a parameter so that parallel workers receive it.
 static REFUSED: Text = Text::new(None);
 
-/// Defines the parameter that says which values were refused; before all others.
+/// Defines the parameter that records which values were refused; before all others.
 pub(in crate::guc) fn define_refused(flags: GucFlags) {
     GucRegistry::define_string_guc(
         names::REFUSED_PARAMETER,
@@ -26,7 +26,7 @@ pub(in crate::guc) fn define_refused(flags: GucFlags) {
     );
 }
 
-/// Notes that a value was refused.
+/// Records that a value was refused.
 pub(super) fn refuse(name: &CStr, value: &Value) {
     let by = set_by(value.source);
     let refusal = Refusal {
@@ -40,7 +40,7 @@ pub(super) fn refuse(name: &CStr, value: &Value) {
     }
 }
 
-/// That a value of a parameter was refused.
+/// A refused value of a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Refusal {
     by: SetBy,
@@ -48,8 +48,7 @@ struct Refusal {
 }
 
 impl Refusal {
-    /// All that were noted, in `pg_session_jwt.refused_parameter`: a letter and a name each. A parameter
-    /// itself, for parallel workers to receive it.
+    /// All that were recorded in `pg_session_jwt.refused_parameter`: a letter and a name each.
     fn all() -> Vec<Self> {
         let note = text(&REFUSED, 4096).unwrap_or_default();
         let words = note.split(|&byte| byte == b' ');
@@ -73,7 +72,7 @@ impl Refusal {
             SetBy::Catalog => format!("d{name}"),
         });
         let note = CString::new(words.collect::<Vec<_>>().join(" ")).unwrap_or_default();
-        // SAFETY: C strings. PGC_S_OVERRIDE makes it the value to RESET to, which no ROLLBACK undoes.
+        // SAFETY: C strings. PGC_S_OVERRIDE makes it the RESET value, which no ROLLBACK undoes.
         unsafe {
             pg_sys::SetConfigOption(
                 names::REFUSED_PARAMETER.as_ptr(),
@@ -84,8 +83,8 @@ impl Refusal {
         }
     }
 
-    /// Whether a wrong value in postgresql.conf has been corrected or taken out since, and the file read
-    /// again. A parallel worker cannot know: it has its leader's values, which may be older.
+    /// Whether a wrong value in postgresql.conf has since been corrected or removed, and the file
+    /// reloaded. A parallel worker cannot know: it has its leader's values, which may be older.
     fn is_mended(&self) -> bool {
         let name = CString::new(self.name.as_str()).unwrap_or_default();
         // SAFETY: a global, and the record of a parameter.
@@ -99,11 +98,11 @@ impl Refusal {
     }
 }
 
-/// A parameter of which a value was refused when the library was loaded, and who set it.
+/// A parameter whose value was refused when the library was loaded, and who set it.
 ///
-/// The refused value may have taken the place of the administrator's: `request_claims = never` would be
-/// undone that way, so such a session gets no identity at all. (With shared_preload_libraries, Postgres
-/// refuses the connection or the SET itself.)
+/// The refused value may have replaced the administrator's: that would undo `request_claims = never`, so
+/// such a session gets no identity at all. (With shared_preload_libraries, Postgres refuses the
+/// connection or the SET itself.)
 pub(crate) fn refused_parameter() -> Option<(SetBy, String)> {
     // SAFETY: a plain read of the variable.
     if unsafe { (*REFUSED.as_ptr()).is_null() } {

@@ -1,4 +1,4 @@
-//! A RESET that the definition of a parameter would undo.
+//! A RESET that defining the parameter would undo.
 
 use std::ffi::{CStr, c_int};
 
@@ -6,18 +6,19 @@ use pgrx::pg_sys::{self, GucContext as Context, GucSource as Source};
 
 use super::record::option;
 
-/// A RESET in a transaction that has yet to end, of a placeholder that had a value before.
+/// A RESET, in the current transaction, of a placeholder that had a value before.
 ///
-/// Postgres gives each value of a placeholder to the parameter by the value's own source, and takes one of a
-/// lower source for overridden. The value that RESET gives back is one of those: the RESET would be undone.
+/// Postgres gives each value of a placeholder to the parameter with the value's own source, and treats
+/// one of a lower source as overridden. The value that RESET restored is one of those: the RESET would
+/// be undone.
 pub(super) struct Reset {
     state: pg_sys::GucStackState::Type,
     nest_level: c_int,
 }
 
 impl Reset {
-    /// One that is in force now. Those below it on the stack are made such that Postgres does them again:
-    /// without a value, by the session.
+    /// The one in force now. Those below it on the stack are changed so that Postgres repeats them: no
+    /// value, set by the session.
     pub fn of(name: &CStr) -> Option<Self> {
         let option = option(name)?;
         // SAFETY: the record of a placeholder and its stack, which live as long as the transaction.
@@ -28,7 +29,7 @@ impl Reset {
             let top = (*option).stack.as_ref()?;
             let mut stack = (*option).stack;
             while let Some(entry) = stack.as_mut() {
-                // The last entry has what was in force before the transaction.
+                // The last entry holds what was in force before the transaction.
                 if !entry.prev.is_null() && entry.source < Source::PGC_S_SESSION {
                     entry.prior.val.stringval = std::ptr::null_mut();
                     entry.source = Source::PGC_S_SESSION;
@@ -42,13 +43,13 @@ impl Reset {
         }
     }
 
-    /// Does it again, with the parameter, as `reapply_stacked_values` (guc.c) does a SET.
+    /// Repeats it on the parameter, as `reapply_stacked_values` (guc.c) repeats a SET.
     pub fn again(&self, name: &CStr) {
         let Some(option) = option(name) else {
             return;
         };
-        // SAFETY: C strings, and the record of the parameter. A stack entry that was made belongs where the
-        // placeholder's was.
+        // SAFETY: C strings, and the record of the parameter. A new stack entry gets the nesting level
+        // of the placeholder's.
         unsafe {
             let before = (*option).stack;
             let context = match (*option).context {

@@ -1,4 +1,4 @@
-//! The values that a placeholder has, with what entitles each.
+//! The values of a placeholder, each with its privileges.
 
 use std::ffi::{CStr, CString, c_char};
 
@@ -6,7 +6,7 @@ use pgrx::pg_sys::{self, GucContext as Context, GucSource as Source};
 
 use super::record::option;
 
-/// A value of a parameter, with what entitles it.
+/// A value of a parameter, with its privileges.
 pub(super) struct Value {
     pub text: CString,
     pub context: Context::Type,
@@ -14,21 +14,21 @@ pub(super) struct Value {
     pub role: pg_sys::Oid,
 }
 
-/// All values of a placeholder, or of a parameter that is a text.
+/// All values of a placeholder or of a text parameter.
 #[derive(Default)]
 pub(super) struct Values {
-    /// The one to RESET to.
+    /// The RESET value.
     pub reset: Option<Value>,
     /// The one in force.
     pub current: Option<Value>,
-    /// Those that the end of a (sub)transaction or of a function would give back.
+    /// Those that the end of a (sub)transaction or of a function would restore.
     pub stacked: Vec<Value>,
 }
 
 impl Values {
     pub fn of(name: &CStr) -> Self {
         let value = |text: *const c_char, context, source, role| {
-            // SAFETY: null or a C string of the record's, copied at once.
+            // SAFETY: null, or a C string that belongs to the record, copied at once.
             (!text.is_null()).then(|| Value {
                 text: unsafe { CStr::from_ptr(text) }.to_owned(),
                 context,
@@ -39,7 +39,7 @@ impl Values {
         let Some(option) = option(name) else {
             return Self::default();
         };
-        // SAFETY: a placeholder is a text too (guc.c, add_placeholder_variable). GucStack:
+        // SAFETY: a placeholder is a text as well (guc.c, add_placeholder_variable). GucStack:
         // src/include/utils/guc_tables.h.
         unsafe {
             let of = &*option;
