@@ -1,5 +1,5 @@
-//! The frame around every SQL function: its arguments, its errors, and for accessors the value that
-//! is kept at the call site, so that a row costs what a constant costs.
+//! The frame around every SQL function: its arguments, its errors, and for accessors the value kept at
+//! the call site, so that a row costs what a constant costs.
 
 use std::ffi::CStr;
 
@@ -23,8 +23,8 @@ impl Call {
     ///
     /// Not a `&str`: in a database that is not UTF-8, a text need not be one.
     pub fn bytes(&self, index: usize) -> Option<&[u8]> {
-        // SAFETY: the function's SQL definition says that this argument is a text, which is laid out
-        // as a bytea; a detoasted copy lives as long as the call.
+        // SAFETY: the function's SQL definition says that this argument is a text, which has the same
+        // layout as a bytea; a detoasted copy lives as long as the call.
         self.argument(index)
             .and_then(|value| unsafe { FromDatum::from_datum(value, false) })
     }
@@ -36,7 +36,7 @@ impl Call {
 
     /// An argument as it is; `None` for SQL NULL.
     pub fn argument(&self, index: usize) -> Option<Datum> {
-        // SAFETY: Postgres allocates `nargs` arguments behind the struct (src/include/fmgr.h).
+        // SAFETY: Postgres allocates `nargs` arguments after the struct (src/include/fmgr.h).
         let arguments = unsafe {
             let info = &*self.0;
             info.args.as_slice(usize::try_from(info.nargs).unwrap_or(0))
@@ -50,14 +50,14 @@ impl Call {
     /// The type that the function was declared to return, as a row type.
     pub fn row_type(&self) -> pg_sys::TupleDesc {
         let mut row_type = std::ptr::null_mut();
-        // SAFETY: looks at the catalog entry of the function being called.
+        // SAFETY: reads the catalog entry of the function being called.
         unsafe {
             pg_sys::get_call_result_type(self.0, std::ptr::null_mut(), &mut row_type);
             pg_sys::BlessTupleDesc(row_type)
         }
     }
 
-    /// Checks that the function is declared to return what its body returns: were it not, the caller would
+    /// Checks that the function is declared to return what its body returns: otherwise the caller would
     /// take one kind of value for another.
     fn check_declared(&self, returns: pg_sys::Oid) -> Result<(), Error> {
         // SAFETY: valid during the call; a look-up in the catalog.
@@ -72,8 +72,8 @@ impl Call {
             .ok_or(Error::DeclaredOtherwise)
     }
 
-    /// What a trigger function is called with: by a trigger that fires BEFORE each row, or else by one that
-    /// fires AFTER each statement. `None` when it is called otherwise.
+    /// The event of a trigger that fires BEFORE each row, or else AFTER each statement. `None` if the
+    /// function was not called by such a trigger.
     pub fn trigger(&self, before_each_row: bool) -> Option<Trigger<'_>> {
         const BEFORE_ROW: u32 = pg_sys::TRIGGER_EVENT_BEFORE | pg_sys::TRIGGER_EVENT_ROW;
         const AFTER_STATEMENT: u32 = pg_sys::TRIGGER_EVENT_AFTER;
@@ -97,10 +97,10 @@ impl Call {
         }
     }
 
-    /// Whether the arguments are the same at each call through this call site: none, or constants.
+    /// Whether the arguments are the same at each call from this call site: none, or constants.
     ///
-    /// get_fn_expr_arg_stable() is of no use: it counts parameters, and a PL/pgSQL expression keeps
-    /// its call site while the variables behind its parameters change.
+    /// get_fn_expr_arg_stable() does not help: it counts parameters as stable, and a PL/pgSQL expression
+    /// keeps its call site while the variables behind its parameters change.
     fn arguments_are_constant(&self) -> bool {
         // SAFETY: `flinfo` is valid during the call; `fn_expr`, where it is a FuncExpr, holds the
         // planned argument expressions.
@@ -121,10 +121,10 @@ impl Call {
         }
     }
 
-    /// The call site's memory of its last value; null where it can have none.
+    /// The call site's memory of its last value; null if it can have none.
     fn site(&self) -> *mut CallSite {
-        // SAFETY: `fn_extra` is null or what this function put there: it belongs to the function
-        // called (src/include/fmgr.h), and each C function of ours is called through its own FmgrInfo.
+        // SAFETY: `fn_extra` is null or was set here: it belongs to the called function
+        // (src/include/fmgr.h), and each of our C functions is called through its own FmgrInfo.
         unsafe {
             let Some(info) = (*self.0).flinfo.as_mut() else {
                 return std::ptr::null_mut();
@@ -141,14 +141,13 @@ impl Call {
     }
 }
 
-/// Whether a call site with this `fn_mcxt` is there for more than one statement, so that it may not
-/// keep what has to be checked against the clock in each.
+/// Whether a call site with this `fn_mcxt` lives for more than one statement, so that it may not keep
+/// what must be checked against the clock in each.
 ///
-/// A query's call sites go with the query. PL/pgSQL keeps those of its "simple expressions" until the
-/// transaction ends, or the DO block (src/pl/plpgsql/src/pl_exec.c, plpgsql_create_econtext;
-/// pl_handler.c, plpgsql_inline_handler): in an executor state right below TopTransactionContext, or
-/// below SPI's context for the procedure. Such a call costs a clock reading; the row of a query does
-/// not.
+/// A query's call sites end with the query. PL/pgSQL keeps those of its "simple expressions" until the
+/// transaction or the DO block ends (src/pl/plpgsql/src/pl_exec.c, plpgsql_create_econtext;
+/// pl_handler.c, plpgsql_inline_handler): in an executor state directly below TopTransactionContext, or
+/// below SPI's context for the procedure. Such a call reads the clock; a row of a query does not.
 ///
 /// # Safety
 /// `context` is valid.
@@ -192,15 +191,15 @@ impl Trigger<'_> {
         }
     }
 
-    /// What a BEFORE trigger returns to go on: the row, in which an UPDATE puts the transaction's time
-    /// into `column`.
+    /// What a BEFORE trigger returns to proceed: the row; for an UPDATE with the transaction's time in
+    /// `column`.
     pub fn row_touched(&self, column: &CStr) -> Datum {
         let is_update =
             self.0.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_UPDATE;
         if !is_update {
             return Datum::from(self.row());
         }
-        // SAFETY: a tuple of the table, whose row type says which number the column has.
+        // SAFETY: a tuple of the table, whose row type gives the number of the column.
         unsafe {
             let row_type = (*self.0.tg_relation).rd_att;
             let mut number = pg_sys::SPI_fnumber(row_type, column.as_ptr());
@@ -216,12 +215,11 @@ impl Trigger<'_> {
 
 /// What an accessor keeps in `fn_extra`: its value, for as long as the inputs stay the same.
 ///
-/// The value is a copy in `fn_mcxt`, so it lives as long as the expression that calls: longer than
-/// whatever Postgres lets an expression's result live. It is never freed or changed before; a new
-/// value goes elsewhere.
+/// The value is a copy in `fn_mcxt`, so it lives as long as the calling expression, longer than Postgres
+/// keeps an expression's result. It is never freed or changed before; a new value gets new memory.
 #[repr(C)]
 struct CallSite {
-    /// [`session::stamp`] when the value was computed; 0, which is never one, when there is none.
+    /// [`session::stamp`] when the value was computed; 0, which is never a stamp, if there is no value.
     stamp: u64,
     value: Datum,
     is_null: bool,
@@ -229,17 +227,17 @@ struct CallSite {
     kept: u8,
 }
 
-/// A call site that sees more identities than this keeps no more of them: `fn_mcxt` can live as long
-/// as a transaction.
+/// A call site that sees more identities than this stops keeping them: `fn_mcxt` can live as long as a
+/// transaction.
 const MAX_KEPT: u8 = 8;
 
-/// A copy of a value in `context`; how long it is, the catalog knows of its type.
+/// A copy of a value in `context`; the catalog gives the length for its type.
 ///
 /// # Safety
-/// The value is of this type and not toasted; the context is valid.
+/// The value has this type and is not toasted; the context is valid.
 unsafe fn keep(value: Datum, of_type: pg_sys::Oid, context: pg_sys::MemoryContext) -> Datum {
     let (mut length, mut by_value) = (0, false);
-    // SAFETY: a look-up in the catalog, and the caller's promise.
+    // SAFETY: a catalog look-up, and the caller's promise.
     unsafe {
         pg_sys::get_typlenbyval(of_type, &raw mut length, &raw mut by_value);
         match usize::try_from(length) {
@@ -251,10 +249,10 @@ unsafe fn keep(value: Datum, of_type: pg_sys::Oid, context: pg_sys::MemoryContex
     }
 }
 
-/// Runs the body of a SQL function; the only place where an [`Error`] becomes an ERROR.
+/// Runs the body of a SQL function. Only here does an [`Error`] become an ERROR.
 ///
 /// # Safety
-/// `fcinfo` is what Postgres called the C function with, and this call is all that function does.
+/// `fcinfo` is from Postgres's call of the C function, which does nothing but make this call.
 pub(crate) unsafe fn function(
     fcinfo: pg_sys::FunctionCallInfo,
     body: impl FnOnce(&Call) -> Answer,
@@ -271,8 +269,8 @@ pub(crate) unsafe fn function(
     })
 }
 
-/// Runs an accessor: the value kept at the call site while nothing has changed, else `compute` and
-/// keep. Its values are of the type that it `returns`.
+/// Runs an accessor: returns the value kept at the call site if nothing has changed, else runs `compute`
+/// and keeps the result, which has the type that it `returns`.
 ///
 /// # Safety
 /// As [`function`].
@@ -309,12 +307,12 @@ unsafe fn compute_and_keep(
         let Some(stamp) = session::stamp() else {
             return compute(&identity, call);
         };
-        // SAFETY: null, or memory of this call site alone, which the functions called below do not
-        // touch: none of them calls SQL.
+        // SAFETY: null, or memory of this call site only, which the functions called below do not touch:
+        // none of them calls SQL.
         let Some(site) = (unsafe { call.site().as_mut() }) else {
             return compute(&identity, call);
         };
-        // Where only the statement is another one, the value is still good.
+        // If only the statement has changed, the value is still valid.
         if site.stamp != stamp {
             let answer = compute(&identity, call)?;
             if site.kept == MAX_KEPT {
@@ -324,7 +322,7 @@ unsafe fn compute_and_keep(
             site.is_null = answer.is_none();
             site.value = match answer {
                 None => Datum::null(),
-                // SAFETY: a call site has an flinfo; its memory lives as long as it does.
+                // SAFETY: a call site has an flinfo, whose memory context lives as long as it does.
                 Some(value) => unsafe { keep(value, returns, (*(*fcinfo).flinfo).fn_mcxt) },
             };
             site.stamp = stamp;

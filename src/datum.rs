@@ -9,10 +9,9 @@ use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, PgTryBuilder, direct_function_c
 
 use crate::error::Error;
 
-/// Runs a conversion of Postgres's own; what it says when it does not like its input comes back as a
-/// value.
+/// Runs one of Postgres's own conversions; its complaint about the input is returned as a value.
 ///
-/// Only for functions that take nothing but memory: an ERROR caught without a subtransaction leaves
+/// Only for functions that allocate nothing but memory: an ERROR caught without a subtransaction leaves
 /// any other resource as it was at that moment.
 fn attempt<T>(conversion: impl FnOnce() -> T + UnwindSafe) -> Result<T, String> {
     PgTryBuilder::new(|| Ok(conversion()))
@@ -26,7 +25,7 @@ fn attempt<T>(conversion: impl FnOnce() -> T + UnwindSafe) -> Result<T, String> 
 }
 
 /// SQLSTATE class 22 (data exception), 54 (program limit exceeded), or 0A (feature not supported: a
-/// conversion that this server encoding does not have).
+/// conversion that this server encoding lacks).
 fn is_about_data(code: PgSqlErrorCode) -> bool {
     // MAKE_SQLSTATE (src/include/utils/elog.h) keeps the class in the low twelve bits.
     const CLASS: i32 = 0xfff;
@@ -41,7 +40,7 @@ fn is_about_data(code: PgSqlErrorCode) -> bool {
 
 const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
 
-/// What was accepted has no zero byte in it: a token is base64url, and JSON allows none.
+/// What was accepted has no zero byte: a token is base64url, and JSON allows none.
 pub(crate) fn c_string(bytes: &[u8]) -> CString {
     CString::new(bytes).unwrap_or_default()
 }
@@ -61,16 +60,17 @@ pub(crate) fn to_server(text: &str) -> Result<CString, String> {
     })
 }
 
-/// What Rust holds is UTF-8 already, by rules that are no laxer than Postgres's.
+/// Whether the server encoding is UTF-8. A Rust string is valid there: Rust's rules are at least as
+/// strict as Postgres's.
 pub(crate) fn is_utf8() -> bool {
     // SAFETY: reads a global.
     unsafe { pg_sys::GetDatabaseEncoding() == UTF8 }
 }
 
-/// A text from the server encoding; no NUL is in it.
+/// A text from the server encoding, without NUL.
 ///
 /// # Errors
-/// What Postgres or Rust says of a text that is not valid in its encoding.
+/// The message of Postgres or Rust about a text that is not valid in its encoding.
 pub(crate) fn from_server(bytes: Vec<u8>) -> Result<String, String> {
     let text = CString::new(bytes).map_err(|_| "a text contains a zero byte".to_owned())?;
     let text = if is_utf8() {
@@ -92,11 +92,11 @@ pub(crate) fn from_server(bytes: Vec<u8>) -> Result<String, String> {
 /// [`Error::Unrepresentable`] for a character that the server encoding lacks.
 pub(crate) fn text(text: &str) -> Result<Option<Datum>, Error> {
     let bytes = to_server(text).map_err(Error::Unrepresentable)?;
-    // A text is laid out as a bytea is.
+    // A text has the same layout as a bytea.
     Ok(bytes.to_bytes().into_datum())
 }
 
-/// A `name`, palloc'd; cut short where Postgres would cut it.
+/// A `name`, palloc'd; truncated where Postgres would truncate it.
 ///
 /// # Errors
 /// As [`text`].
@@ -115,7 +115,7 @@ pub(crate) fn text_array(texts: &[impl AsRef<str>]) -> Result<Option<Datum>, Err
     for element in texts {
         elements.extend(text(element.as_ref())?);
     }
-    // SAFETY: as many elements as said, of a type of variable length, aligned to int.
+    // SAFETY: the count is right, and the elements are of a variable-length type, aligned to int.
     let array = unsafe {
         pg_sys::construct_array(
             elements.as_mut_ptr(),
@@ -129,7 +129,7 @@ pub(crate) fn text_array(texts: &[impl AsRef<str>]) -> Result<Option<Datum>, Err
     Ok(Some(Datum::from(array)))
 }
 
-/// A `uuid`, palloc'd, by the rules of uuid's own input function; `None` where it is not one.
+/// A `uuid`, palloc'd, by the rules of uuid's own input function; `None` if the text is not one.
 pub(crate) fn uuid(text: &str) -> Option<Datum> {
     input(pg_sys::uuid_in, text).ok()
 }
@@ -137,12 +137,12 @@ pub(crate) fn uuid(text: &str) -> Option<Datum> {
 /// A `jsonb`, palloc'd.
 ///
 /// # Errors
-/// What Postgres says of JSON that jsonb, or the server encoding, cannot hold.
+/// The message of Postgres about JSON that jsonb, or the server encoding, cannot represent.
 pub(crate) fn jsonb(json: &str) -> Result<Datum, String> {
     input(pg_sys::jsonb_in, json)
 }
 
-/// A `timestamptz` from seconds since the epoch; `None` where it is out of range.
+/// A `timestamptz` from seconds since the epoch; `None` if out of range.
 pub(crate) fn timestamptz(seconds: f64) -> Option<Datum> {
     // SAFETY: float8_timestamptz is the SQL function to_timestamp(double precision).
     attempt(move || unsafe {
@@ -170,21 +170,21 @@ pub(crate) fn jsonb_operator(
     jsonb: Datum,
     argument: Option<Datum>,
 ) -> Option<Datum> {
-    // SAFETY: jsonb's own operators read their arguments and return memory of their own.
+    // SAFETY: jsonb's own operators read their arguments and return newly allocated memory.
     unsafe { direct_function_call_as_datum(operator, &[Some(jsonb), argument]) }
 }
 
 /// Whether a jsonb is an object.
 pub(crate) fn is_json_object(jsonb: Datum) -> bool {
-    // SAFETY: jsonb_typeof returns a text, laid out as a bytea.
+    // SAFETY: jsonb_typeof returns a text, which has the same layout as a bytea.
     let name: Option<&[u8]> =
         unsafe { pgrx::direct_function_call(pg_sys::jsonb_typeof, &[Some(jsonb)]) };
     name == Some(b"object")
 }
 
-/// [`uuid`] from a `text` that one of jsonb's operators gave.
+/// [`uuid`] from a `text` that one of jsonb's operators returned.
 pub(crate) fn uuid_from_text(text: Datum) -> Option<Datum> {
-    // SAFETY: a palloc'd text, laid out as a bytea.
+    // SAFETY: a palloc'd text, which has the same layout as a bytea.
     let bytes: &[u8] = unsafe { FromDatum::from_datum(text, false)? };
     uuid(std::str::from_utf8(bytes).ok()?)
 }
@@ -216,16 +216,16 @@ pub(crate) unsafe fn copy_varlena(value: Datum, context: pg_sys::MemoryContext) 
     }
 }
 
-/// A copy of `size` bytes behind a pointer, in `context`.
+/// A copy of the `size` bytes at a pointer, in `context`.
 ///
 /// # Safety
-/// `value` points to so many bytes; `context` is valid.
+/// `value` points to that many bytes; `context` is valid.
 pub(crate) unsafe fn copy_bytes(
     value: Datum,
     size: usize,
     context: pg_sys::MemoryContext,
 ) -> Datum {
-    // SAFETY: the caller's promise, and fresh memory does not overlap.
+    // SAFETY: the caller's promise, and new memory does not overlap.
     unsafe {
         let copy = pg_sys::MemoryContextAlloc(context, size).cast::<u8>();
         std::ptr::copy_nonoverlapping(value.cast_mut_ptr::<u8>(), copy, size);

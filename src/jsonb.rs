@@ -1,4 +1,4 @@
-//! A jsonb that is made when somebody asks for it, and outlives transactions.
+//! A jsonb that is made on demand and outlives transactions.
 
 use std::cell::OnceCell;
 use std::ptr::NonNull;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::datum;
 
-/// A JSON text, and the jsonb of it from when somebody first asks: most policies never do.
+/// A JSON text, and its jsonb once it has been asked for: most policies never ask.
 #[derive(Debug)]
 pub(crate) struct LazyJsonb {
     text: String,
@@ -16,14 +16,14 @@ pub(crate) struct LazyJsonb {
 }
 
 impl LazyJsonb {
-    /// Of a text that [`json::parse`] has read as `members`.
+    /// From a text that [`json::parse`] has read as `members`.
     ///
     /// # Errors
-    /// As [`datum::jsonb`]: a text that jsonb cannot hold is refused here, and not at its first use.
+    /// As [`datum::jsonb`]: a text that jsonb cannot represent is refused here, not at first use.
     ///
     /// [`json::parse`]: pg_session_jwt_jose::json::parse
     pub fn new(text: String, members: &Map<String, Value>) -> Result<Self, String> {
-        /// jsonb's own limits (numbers of some 2^14 digits, strings of 2^28 bytes) lie far beyond.
+        /// jsonb's own limits (numbers of about 2^14 digits, strings of 2^28 bytes) are far higher.
         const SMALL: usize = 1 << 16;
         let lazy = Self {
             jsonb: OnceCell::new(),
@@ -37,10 +37,10 @@ impl LazyJsonb {
         Ok(lazy)
     }
 
-    /// The jsonb, to read during the call in hand: whoever keeps it longer copies it.
+    /// The jsonb, valid during the current call: copy it to keep it longer.
     ///
     /// # Errors
-    /// None but for want of memory: [`LazyJsonb::new`] took the text.
+    /// Only when out of memory: [`LazyJsonb::new`] has checked the text.
     pub fn datum(&self) -> Result<Datum, String> {
         let kept = match self.jsonb.get() {
             Some(kept) => kept,
@@ -53,7 +53,7 @@ impl LazyJsonb {
     }
 }
 
-/// Whether a number in it is not a whole one of 64 bits, and may have an exponent that `numeric` lacks.
+/// Whether it contains a number that is not a 64-bit integer: its exponent may be beyond `numeric`.
 fn has_fraction(value: &Value) -> bool {
     match value {
         Value::Number(number) => number.is_f64(),
@@ -70,7 +70,7 @@ struct KeptJsonb(NonNull<pg_sys::varlena>);
 impl KeptJsonb {
     fn new(json: &str) -> Result<Self, String> {
         let value = datum::jsonb(json)?;
-        // SAFETY: jsonb_in gives a plain varlena of its own in the current context.
+        // SAFETY: jsonb_in returns a new plain varlena in the current context.
         unsafe {
             let copy = datum::copy_varlena(value, pg_sys::TopMemoryContext);
             pg_sys::pfree(value.cast_mut_ptr());

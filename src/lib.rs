@@ -1,19 +1,19 @@
 //! pg_session_jwt: JSON Web Tokens verified inside the Postgres backend, for row-level security.
 //!
-//! Data flows one way: `sql` → `session` → (`guc`, `providers`) → `jose`.
+//! Data flows one way: `sql` → `call` → `session` → (`guc`, `providers`) → `jose`.
 //!
 //! | module | what lives there |
 //! | --- | --- |
 //! | `sql` | the SQL functions, a few lines each; their definitions are in `sql/auth.sql` |
 //! | `call` | the frame around each of them: arguments, errors, and the value kept at a call site |
-//! | `session` | whom to trust, the claims in force, the caches |
+//! | `session` | which source to trust, the claims in force, the caches |
 //! | `guc` | the parameters and their hooks |
-//! | `providers` | `auth.providers` as a snapshot, and what makes it stale |
+//! | `providers` | a snapshot of `auth.providers`, and what makes it stale |
 //! | `datum` | values from and to Postgres |
-//! | `jsonb` | the claims as a jsonb, made when asked for |
-//! | `table` | tables read as catalogs are |
-//! | `error` | a reason → an error report, and the audit log |
-//! | `memory` | room, asked for before work begins |
+//! | `jsonb` | the claims as a jsonb, made on demand |
+//! | `table` | tables, read as catalogs are |
+//! | `error` | errors, their reports to Postgres, and the audit log |
+//! | `memory` | memory, reserved before work begins |
 //! | `pg_session_jwt_jose` | the crate in `src/jose`: tokens, keys and rules, without Postgres |
 
 mod call;
@@ -32,14 +32,14 @@ mod tests;
 
 pgrx::pg_module_magic!(name, version);
 
-// Not IF NOT EXISTS: a schema auth that somebody else owns is no place for these functions.
+// Not IF NOT EXISTS: these functions do not belong in a schema auth that another role owns.
 pgrx::extension_sql!("CREATE SCHEMA auth;", name = "schema", bootstrap);
 pgrx::extension_sql_file!("../sql/auth.sql", name = "auth", finalize);
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("a Datum holds 8 bytes by value, and so do the counters here: 64 bits are needed");
 
-/// Runs when the library is loaded into a process: at the first call in a session, or before.
+/// Runs when the library is loaded into a process: at the first call in a session, or earlier.
 ///
 /// # Safety
 /// For Postgres to call.

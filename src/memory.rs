@@ -1,8 +1,8 @@
-//! Room in memory, asked for before work begins.
+//! Memory, reserved before work begins.
 //!
-//! A Rust allocation that fails aborts the process, and Postgres then restarts every other one too. So
-//! whatever a role can make this library do begins with a question that can be answered with no: is there
-//! as much as this will take at most? The input's size is limited, so that there is such a number.
+//! A Rust allocation that fails aborts the process, and Postgres then restarts all others. So everything
+//! that a role can make this library do first asks for as much memory as it may need at most, a question
+//! that may be answered with no. The input's size is limited, so there is such a number.
 
 use std::ffi::{c_int, c_void};
 
@@ -10,17 +10,17 @@ use pgrx::pg_sys;
 
 use crate::error::{self, Error};
 
-/// What a call takes at most beside what [`room_to_read`] asks for, in bytes.
+/// What a call needs at most, apart from what [`room_to_read`] asks for, in bytes.
 pub(crate) const ROOM: usize = 4 << 20;
 
-/// The longest claims in a parameter, and the longest `request.headers`, in bytes.
+/// The limit for claims in a parameter and for `request.headers`, in bytes.
 pub(crate) const MAX_CLAIMS_BYTES: usize = 256 * 1024;
 
-/// Asks for room to read a JSON text, keep it and make a jsonb of it.
+/// Asks for room to read a JSON text, keep it and convert it to jsonb.
 ///
-/// Of `{},`, three bytes, Postgres makes room for four pairs before it knows that there is none: a chunk of 512
-/// (pushJsonbValueScalar, src/backend/utils/adt/jsonb_util.c), and its state and place in the array take 160 more.
-/// Ours is a value of 32, and twice as much while the array grows.
+/// For `{},`, three bytes, Postgres allocates four pairs before it knows that there are none: a chunk of
+/// 512 bytes (pushJsonbValueScalar, src/backend/utils/adt/jsonb_util.c), and 160 more for its state and
+/// place in the array. Our own value takes 32, and twice as much while the array grows.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`]
@@ -29,7 +29,7 @@ pub(crate) fn room_to_read(bytes: usize) -> Result<(), Error> {
     room(bytes.saturating_mul(PER_BYTE))
 }
 
-/// Asks for so many bytes.
+/// Asks for this many bytes.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`]
@@ -41,7 +41,7 @@ pub(crate) fn room(bytes: usize) -> Result<(), Error> {
     }
 }
 
-/// [`room`], for where no Rust value may be in the way of an ERROR: in front of any guard.
+/// [`room`], for use before any guard, where an ERROR must not jump over Rust values.
 ///
 /// # Safety
 /// As for [`error::out_of_memory`].
@@ -67,9 +67,9 @@ fn is_there(bytes: usize) -> bool {
         ) -> *mut c_void;
         fn pfree(memory: *mut c_void);
     }
-    // SAFETY: with NO_OOM there is no ERROR but for a size beyond MaxAllocHugeSize (mcxt.c), and null for
-    // what cannot be had. An AllocSet, which TopMemoryContext is, gets a block of its own from malloc and
-    // gives it back; nothing touches it, so it costs address space alone.
+    // SAFETY: with NO_OOM there is an ERROR only for a size beyond MaxAllocHugeSize (mcxt.c), and null
+    // if there is not enough memory. TopMemoryContext, an AllocSet, gets a separate block from malloc
+    // and returns it; nothing touches the block, so it costs only address space.
     unsafe {
         let bytes = bytes.min(isize::MAX as usize / 2);
         let memory = MemoryContextAllocExtended(pg_sys::TopMemoryContext, bytes, HUGE | NO_OOM);
@@ -90,7 +90,7 @@ pub(crate) mod of_gucs {
         unsafe extern "C" {
             fn malloc(bytes: usize) -> *mut c_void;
         }
-        // SAFETY: any size will do.
+        // SAFETY: any size is valid.
         unsafe { malloc(bytes) }
     }
 
@@ -99,19 +99,19 @@ pub(crate) mod of_gucs {
         unsafe extern "C" {
             fn free(memory: *mut c_void);
         }
-        // SAFETY: the caller gives what malloc gave.
+        // SAFETY: the caller passes what malloc returned.
         unsafe { free(memory) }
     }
 
     #[cfg(not(feature = "pg15"))]
     pub unsafe fn allocate(bytes: usize) -> *mut c_void {
-        // SAFETY: below ERROR it returns null when there is no memory.
+        // SAFETY: below ERROR, it returns null when out of memory.
         unsafe { pgrx::pg_sys::guc_malloc(pgrx::pg_sys::LOG as i32, bytes) }
     }
 
     #[cfg(not(feature = "pg15"))]
     pub unsafe fn free(memory: *mut c_void) {
-        // SAFETY: the caller gives what guc_malloc gave.
+        // SAFETY: the caller passes what guc_malloc returned.
         unsafe { pgrx::pg_sys::guc_free(memory) }
     }
 }

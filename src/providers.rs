@@ -1,8 +1,8 @@
-//! `auth.providers` as a snapshot in this backend, and what makes it stale.
+//! This backend's snapshot of `auth.providers`, and what makes it stale.
 //!
-//! Postgres tells every backend, on standbys too, when a table's relcache entry may have changed; the
-//! triggers of `auth.providers` raise that signal for a change of rows. So a backend reads the table
-//! once and then only listens, which it does at the start of each statement.
+//! Postgres notifies every backend, also on standbys, when a table's relcache entry may have changed;
+//! the triggers of `auth.providers` send that signal when rows change. So a backend reads the table once
+//! and then only listens, at the start of each statement.
 
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -20,27 +20,27 @@ use crate::guc;
 use crate::memory;
 use crate::table;
 
-/// The snapshot. Empty where the table is missing, which it is before ALTER EXTENSION … UPDATE.
+/// The snapshot. Empty if the table is missing, as before ALTER EXTENSION … UPDATE.
 type Snapshot = Rc<[Provider]>;
 
 thread_local! {
-    // Never dropped, as the caches in `session`.
+    // Never dropped, like the caches in `session`.
     static SNAPSHOT: ManuallyDrop<RefCell<Option<Snapshot>>> =
         const { ManuallyDrop::new(RefCell::new(None)) };
 }
 
 static STALE: AtomicBool = AtomicBool::new(true);
-/// Whether a change of rows will be told. Not where the trigger that tells is off, or fires in some
-/// sessions only, as ALTER TABLE … ENABLE TRIGGER and pg_restore --disable-triggers leave it.
-static TOLD: AtomicBool = AtomicBool::new(true);
+/// Whether this backend is notified when rows change. Not if the notifying trigger is off, or fires only
+/// in some sessions, as ALTER TABLE … ENABLE TRIGGER and pg_restore --disable-triggers leave it.
+static NOTIFIED: AtomicBool = AtomicBool::new(true);
 static EPOCH: AtomicU64 = AtomicU64::new(0);
-/// The table that the snapshot is of; 0 while there is none, and any relation may become it.
+/// The table that was read for the snapshot; 0 while there is none, and any relation may become it.
 static TABLE: AtomicU32 = AtomicU32::new(0);
 
-/// The trigger that tells (sql/auth.sql).
-const TELLER: &CStr = c"check_provider";
+/// The trigger that notifies (sql/auth.sql).
+const NOTIFIER: &CStr = c"check_provider";
 
-/// Starts to listen.
+/// Starts listening.
 pub(crate) fn define() {
     // SAFETY: the callback only sets flags; it stays registered for the life of the process, as the
     // library stays loaded.
@@ -49,8 +49,8 @@ pub(crate) fn define() {
     }
 }
 
-/// `src/backend/utils/cache/inval.c`: called for a relation that may have changed, or with 0 for all
-/// of them. It may come in the middle of anything, so it reads no table.
+/// `src/backend/utils/cache/inval.c`: called for a relation that may have changed, or with 0 for all of
+/// them. It may be called at any point, so it reads no table.
 #[pg_guard]
 unsafe extern "C-unwind" fn invalidate(_argument: pg_sys::Datum, relation: Oid) {
     let (table, relation) = (TABLE.load(Relaxed), relation.to_u32());
@@ -59,40 +59,40 @@ unsafe extern "C-unwind" fn invalidate(_argument: pg_sys::Datum, relation: Oid) 
     }
 }
 
-/// The next one who asks reads the table.
+/// Makes the next look-up read the table.
 fn forget() {
     STALE.store(true, Relaxed);
     guc::changed();
 }
 
-/// Takes note of what other backends have committed. To be called at the start of each statement:
-/// Postgres itself listens when it locks a table, which a statement need not do.
+/// Receives what other backends have committed. To be called at the start of each statement: Postgres
+/// itself listens only when it locks a table, which a statement need not do.
 pub(crate) fn listen() {
     // SAFETY: allowed wherever a lock on a table may be taken.
     unsafe { pg_sys::AcceptInvalidationMessages() };
-    if !TOLD.load(Relaxed) {
+    if !NOTIFIED.load(Relaxed) {
         forget();
     }
 }
 
-/// A number that is another one when the snapshot is.
+/// A number that changes with the snapshot.
 pub(crate) fn epoch() -> u64 {
     EPOCH.load(Relaxed)
 }
 
-/// The providers, where there is one, enabled or not.
+/// The providers, enabled or not; `None` if there are none.
 ///
 /// # Errors
-/// When a row cannot be read, which the table's triggers should have prevented.
+/// If a row cannot be read, which the table's triggers should have prevented.
 pub(crate) fn registered() -> Result<Option<Snapshot>, Error> {
-    /// A read that fails, or is cancelled, leaves the snapshot as stale as it was.
+    /// A read that fails or is cancelled leaves the snapshot stale.
     struct Unread;
     impl Drop for Unread {
         fn drop(&mut self) {
             STALE.store(true, Relaxed);
         }
     }
-    // What is read after this is at least as new as the flag.
+    // Cleared first: a change during the read sets it again.
     if STALE.swap(false, Relaxed) {
         let unread = Unread;
         let read = read()?;
@@ -107,15 +107,15 @@ pub(crate) fn registered() -> Result<Option<Snapshot>, Error> {
 fn read() -> Result<Snapshot, Error> {
     let Some(table) = table() else {
         TABLE.store(0, Relaxed);
-        TOLD.store(true, Relaxed);
+        NOTIFIED.store(true, Relaxed);
         return Ok(Rc::new([]));
     };
     TABLE.store(table.to_u32(), Relaxed);
-    TOLD.store(table::has_always_trigger(table, TELLER), Relaxed);
+    NOTIFIED.store(table::has_always_trigger(table, NOTIFIER), Relaxed);
     table::rows(table)?.iter().map(provider).collect()
 }
 
-/// The provider that a row says.
+/// The provider that a row describes.
 fn provider(row: &table::Row) -> Result<Provider, Error> {
     let json = row
         .json
@@ -124,9 +124,8 @@ fn provider(row: &table::Row) -> Result<Provider, Error> {
     Ok(Provider::new(parse(json)?)?)
 }
 
-/// `auth.providers`: the first table in the extension's own record of those that hold configuration, which
-/// stays the same whatever is renamed or moved. `None` where there is none, which is so before ALTER
-/// EXTENSION … UPDATE.
+/// `auth.providers`: the first table in the extension's own record of its configuration tables, which
+/// stays the same whatever is renamed or moved. `None` before ALTER EXTENSION … UPDATE.
 fn table() -> Option<Oid> {
     table::extension_config(c"pg_session_jwt").first().copied()
 }
@@ -151,8 +150,8 @@ fn parse(json: &str) -> Result<ProviderRow, Error> {
     serde_json::from_value(row).map_err(|_| {
         wrong(
             &name,
-            "an array holds a NULL or another array, or a column is NULL that must not be".into(),
-            "Arrays in auth.providers are plain lists; \\d auth.providers shows what may be NULL.",
+            "an array contains a NULL or another array, or a required column is NULL".into(),
+            "Arrays in auth.providers have one dimension; \\d auth.providers shows which columns may be NULL.",
         )
     })
 }
@@ -166,26 +165,26 @@ pub(crate) fn check_row(json: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether `relation` is the table, for a trigger function that somebody may have put elsewhere.
+/// Whether `relation` is the table: the trigger functions may have been attached to another.
 pub(crate) fn is_table(relation: Oid) -> bool {
     table() == Some(relation)
 }
 
-/// Tells every backend that rows of the table change, once the transaction commits; and this one, once
-/// the command is done or undone.
+/// Notifies every backend that rows of the table have changed, when the transaction commits; and this
+/// one, when the command ends or is rolled back.
 pub(crate) fn changed(table: Oid) {
     // SAFETY: the table exists: its trigger is running.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table) };
 }
 
-/// Checks that no row which this transaction has written can claim a token that another can claim too. Rows
-/// that came otherwise, by logical replication, do not keep a correction from being written.
+/// Checks that no row written by this transaction can claim a token that another row can claim too. Rows
+/// from elsewhere, such as logical replication, do not prevent a correction.
 ///
 /// # Errors
 /// [`Error::Provider`].
 pub(crate) fn check_apart(table: Oid) -> Result<(), Error> {
     // SAFETY: an object lock that no SQL of an ordinary role takes. It is held until the transaction
-    // ends, so of two writers one sees what the other has committed.
+    // ends, so of two writers, the second sees what the first has committed.
     unsafe {
         pg_sys::LockDatabaseObject(
             pg_sys::RelationRelationId,
@@ -193,7 +192,7 @@ pub(crate) fn check_apart(table: Oid) -> Result<(), Error> {
             0,
             pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
         );
-        // What the statement wrote is visible from the next command on.
+        // What the statement wrote becomes visible with the next command.
         pg_sys::CommandCounterIncrement();
     }
     let mut rows = Vec::new();

@@ -1,7 +1,8 @@
 //! The SQL functions. Their definitions, grants and comments are in `sql/auth.sql`.
 //!
-//! Not `#[pg_extern]`, for three reasons: it costs 15 to 20 ns a row, where a constant is the aim; its errors
-//! leave the statement, with the token in it, in the log; and version 0.5.0's symbols would change.
+//! Not `#[pg_extern]`, for three reasons: it costs 15 to 20 ns a row, where a constant is the aim; its
+//! errors leave the statement, and the token in it, in the log; and version 0.5.0's symbols would
+//! change.
 
 use pg_session_jwt_jose::organization;
 use pgrx::IntoDatum;
@@ -14,7 +15,7 @@ use crate::memory::{self, MAX_CLAIMS_BYTES};
 use crate::providers;
 use crate::session::{self, Identity};
 
-/// Exports C functions under their SQL symbols, `<name>_wrapper` each, with the records that say how to call
+/// Exports C functions under their SQL symbols, `<name>_wrapper`, with the records that say how to call
 /// them (`PG_FUNCTION_INFO_V1`, src/include/fmgr.h).
 macro_rules! export {
     ($($frame:ident $name:ident $(: $returns:ident)? = $body:expr;)*) => {$(
@@ -82,7 +83,7 @@ fn jwt_session_init_local(call: &Call) -> Answer {
     session::present(call.bytes(0), is_local(call)?).map(void)
 }
 
-/// The second argument, on which hangs who has the token after the transaction.
+/// The second argument: whether the token ends with the transaction.
 fn is_local(call: &Call) -> Result<bool, Error> {
     call.bool(1).ok_or(Error::NullArgument("is_local"))
 }
@@ -101,7 +102,7 @@ fn pre_request(_: &Call) -> Answer {
     session::present_authorization_header().map(void)
 }
 
-/// BEFORE each row of `auth.providers`: checks what is written, and tells the other backends.
+/// BEFORE each row of `auth.providers`: checks what is written, and notifies the other backends.
 fn check_provider(call: &Call) -> Answer {
     let trigger = call
         .trigger(true)
@@ -131,7 +132,7 @@ fn verify(call: &Call) -> Answer {
 
 fn claims(identity: &Identity, _: &Call) -> Answer {
     match identity.claims() {
-        // SAFETY: a plain jsonb; the copy is the caller's.
+        // SAFETY: a plain jsonb; the copy belongs to the caller.
         Some(jsonb) => Ok(Some(unsafe {
             datum::copy_varlena(jsonb?, pg_sys::CurrentMemoryContext)
         })),
@@ -153,7 +154,7 @@ fn permissions(identity: &Identity, _: &Call) -> Answer {
 }
 
 fn has_permission(identity: &Identity, call: &Call) -> Answer {
-    // Longer than any claims are, it is none of theirs.
+    // A name longer than any claims is not among them.
     let name = call.bytes(0).filter(|name| name.len() <= MAX_CLAIMS_BYTES);
     let name = name.map(<[u8]>::to_vec).map(datum::from_server);
     let has =
@@ -177,8 +178,8 @@ fn claim_by_path(identity: &Identity, call: &Call) -> Answer {
     claim_with(identity, pg_sys::jsonb_extract_path_text, call.argument(0))
 }
 
-/// `claims -> argument` by one of jsonb's own operators, so that `auth.claim('x')` is what
-/// `auth.jwt() ->> 'x'` is.
+/// `claims -> argument` by one of jsonb's own operators, so that `auth.claim('x')` equals `auth.jwt()
+/// ->> 'x'`.
 fn claim_with(
     identity: &Identity,
     operator: unsafe fn(FunctionCallInfo) -> Datum,
@@ -208,7 +209,7 @@ fn organization_id(identity: &Identity, call: &Call) -> Answer {
     Ok(id.and_then(datum::uuid_from_text))
 }
 
-/// One row on who the user is and why. It never raises: what would be an error is its last column.
+/// One row on who the user is and why. It never raises: an error is shown in the last column.
 fn status(call: &Call) -> Answer {
     let identity = session::identity();
     let problem = match &identity {

@@ -1,5 +1,5 @@
-//! Tables read as catalogs are: without SPI, which would ask for the caller's privileges and see what its
-//! transaction's snapshot sees.
+//! Tables, read as catalogs are: without SPI, which would need the caller's privileges and use its
+//! transaction's snapshot.
 
 use std::ffi::CStr;
 
@@ -14,7 +14,8 @@ use crate::memory;
 /// resource owner.
 fn with_table<T>(table: pg_sys::Oid, body: impl FnOnce(pg_sys::Relation) -> T) -> Option<T> {
     let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-    // SAFETY: null for what is missing, and what was opened is closed. No caller keeps a pointer into it.
+    // SAFETY: null if the table is missing, and what was opened is closed. No caller keeps a pointer
+    // into it.
     unsafe {
         let relation = pg_sys::try_relation_open(table, lock);
         if relation.is_null() {
@@ -30,21 +31,21 @@ fn with_table<T>(table: pg_sys::Oid, body: impl FnOnce(pg_sys::Relation) -> T) -
 pub(crate) struct Row {
     /// row_to_json()
     pub json: Result<String, String>,
-    /// By the transaction in hand, or one of its live subtransactions.
+    /// By the current transaction, or one of its live subtransactions.
     pub is_written_here: bool,
 }
 
-/// The rows of a table, as they are committed now.
+/// The rows of a table, as committed now.
 ///
-/// Not by SPI: that would ask for the caller's privileges, and see what its transaction's snapshot
-/// sees, which in REPEATABLE READ is the past.
+/// Not by SPI: that would need the caller's privileges and use its transaction's snapshot, which in
+/// REPEATABLE READ is out of date.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`]
 pub(crate) fn rows(table: pg_sys::Oid) -> Result<Vec<Row>, Error> {
-    // SAFETY: systable_beginscan without an index reads any heap (genam.c); without a snapshot it
-    // takes a fresh one, as for catalogs, also in a parallel worker. Each tuple is copied before the
-    // next is fetched. An ERROR between leaves the scan to the resource owner.
+    // SAFETY: systable_beginscan without an index reads any heap (genam.c); without a snapshot it takes
+    // a new one, as for catalogs, also in a parallel worker. Each tuple is copied before the next is
+    // fetched. An ERROR meanwhile leaves the scan to the resource owner.
     let rows = with_table(table, |relation| unsafe {
         let mut rows = Vec::new();
         let null = std::ptr::null_mut();
@@ -55,13 +56,13 @@ pub(crate) fn rows(table: pg_sys::Oid) -> Result<Vec<Row>, Error> {
             if tuple.is_null() {
                 break;
             }
-            // How long it is, is known only then.
+            // The length of the JSON is not known yet.
             if let Err(error) = memory::room(4 * memory::ROOM) {
                 pg_sys::systable_endscan(scan);
                 return Err(error);
             }
             let json = tuple_as_json(tuple, (*relation).rd_att);
-            // Beside the next row, what becomes of this one.
+            // For what is made of this row, while the next one is read.
             let length = json.as_ref().map_or(0, String::len);
             let room = memory::room_to_read(length).and_then(|()| memory::room(memory::ROOM));
             if let Err(error) = room {
@@ -80,8 +81,8 @@ pub(crate) fn rows(table: pg_sys::Oid) -> Result<Vec<Row>, Error> {
     rows.unwrap_or_else(|| Ok(Vec::new()))
 }
 
-/// The tables that pg_extension_config_dump() has recorded for an extension, in that order; none where it is
-/// not installed.
+/// The tables that pg_extension_config_dump() has recorded for an extension, in order; none if it is not
+/// installed.
 pub(crate) fn extension_config(extension: &CStr) -> Vec<pg_sys::Oid> {
     // SAFETY: a look-up in a catalog by its index (as in get_extension_oid, src/backend/commands/extension.c).
     // `extconfig` is an oid[] without NULLs, or NULL; it is copied before the scan ends.
@@ -122,7 +123,7 @@ pub(crate) fn extension_config(extension: &CStr) -> Vec<pg_sys::Oid> {
 
 /// Whether a table has a trigger of this name that fires in every session (ENABLE ALWAYS).
 pub(crate) fn has_always_trigger(table: pg_sys::Oid, name: &CStr) -> bool {
-    // SAFETY: the relation's triggers, an array with C strings, stay while it is open.
+    // SAFETY: the relation's array of triggers, with their C strings, lives while it is open.
     let has = with_table(table, |relation| unsafe {
         let triggers = match (*relation).trigdesc.as_ref() {
             Some(all) => std::slice::from_raw_parts(all.triggers, all.numtriggers as usize),
@@ -139,12 +140,13 @@ pub(crate) fn has_always_trigger(table: pg_sys::Oid, name: &CStr) -> bool {
 /// row_to_json() of a tuple.
 ///
 /// # Safety
-/// The tuple is of the row type, and its lock is held.
+/// The tuple has this row type, and its lock is held.
 pub(crate) unsafe fn tuple_as_json(
     tuple: pg_sys::HeapTuple,
     row_type: pg_sys::TupleDesc,
 ) -> Result<String, String> {
-    // SAFETY: the copy is a composite value, and row_to_json returns a text, laid out as a bytea.
+    // SAFETY: the copy is a composite value, and row_to_json returns a text, which has the same layout
+    // as a bytea.
     let json: Option<&[u8]> = unsafe {
         let row = pg_sys::heap_copy_tuple_as_datum(tuple, row_type);
         pgrx::direct_function_call(pg_sys::row_to_json, &[Some(row)])

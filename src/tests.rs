@@ -1,5 +1,5 @@
-//! Tests that run inside a backend, each in a transaction that is rolled back. What needs real
-//! connections is in `tests/`.
+//! Tests that run inside a backend, each in a transaction that is rolled back. Tests that need real
+//! connections are in `tests/`.
 
 #[pgrx::pg_schema]
 mod tests {

@@ -6,69 +6,67 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
 use pg_session_jwt_jose::{KeySet, MAX_KEY_SET_BYTES};
 use pgrx::{GucContext, GucFlags, GucRegistry, pg_sys};
 
-use super::loading;
 use super::value::{Text, changed, copied};
+use super::{loading, names};
 use crate::error::{self, guarded};
 use crate::memory;
 
-pub(super) const NAME: &CStr = c"pg_session_jwt.jwk";
-
 static JWK: Text = Text::new(None);
-/// Kept, since it is looked at in each row where nothing is trusted but `request.jwt.claims`.
+/// Cached, since each row reads it where only `request.jwt.claims` is trusted.
 static RECORD: AtomicPtr<pg_sys::config_generic> = AtomicPtr::new(std::ptr::null_mut());
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 static CAME_WITH_CONNECTION: AtomicBool = AtomicBool::new(false);
 
-/// A number that is another one after the keys were assigned. Never 0.
+/// A number that changes whenever the keys are assigned. Never 0.
 pub(crate) fn jwk_epoch() -> u64 {
     EPOCH.load(Relaxed)
 }
 
-/// `pg_session_jwt.jwk`: the session's keys as they were given.
+/// `pg_session_jwt.jwk`: the session's keys as given.
 ///
-/// An empty text is keys too, that nobody can use: were it none, a client could put it in the place of
-/// the keys in postgresql.conf, and be believed on `request.jwt.claims`.
+/// An empty text counts as keys that verify nothing: otherwise a client could replace the keys in
+/// postgresql.conf with it and be trusted on `request.jwt.claims`.
 pub(crate) fn jwk() -> Option<Vec<u8>> {
     // SAFETY: Postgres keeps a valid C string, or null, in the variable; it is copied at once.
     unsafe { copied(*JWK.as_ptr(), MAX_KEY_SET_BYTES) }
 }
 
-/// Whether there are any such keys.
+/// Whether there are any, an empty text included.
 pub(crate) fn has_jwk() -> bool {
     // SAFETY: a plain read of the variable.
     !unsafe { *JWK.as_ptr() }.is_null()
 }
 
-/// Whether postgresql.conf has keys, as this process has read it last. A connection that began before them has
-/// none of them: then it must not fall to a source that is trusted less.
+/// Whether postgresql.conf had keys when this process last read it. A connection that began before does
+/// not have them, and must not fall back to a less trusted source.
 pub(crate) fn jwk_is_in_file() -> bool {
-    // SAFETY: null, or what `define` has put there.
+    // SAFETY: null, or the record that `define` stored.
     unsafe { loading::is_in_file(RECORD.load(Relaxed)) }
 }
 
-/// Whether the keys came in the startup packet: then they are a proxy's, made for this connection,
-/// and token ids must increase.
+/// Whether the keys came in the startup packet: then a proxy made them for this connection, and token
+/// ids must increase.
 pub(crate) fn jwk_came_with_connection() -> bool {
     CAME_WITH_CONNECTION.load(Relaxed)
 }
 
 /// Pins `jwks` as the session's keys. Outlives RESET ALL and DISCARD ALL; a ROLLBACK undoes it.
 ///
-/// What no ROLLBACK undoes is that `request.jwt.claims` counts no more in this connection: a client that
-/// can provoke one would be believed on claims that it sets itself.
+/// No ROLLBACK makes this connection trust `request.jwt.claims` again: a client that can provoke one
+/// would be trusted on claims that it sets itself.
 pub(crate) fn pin_jwk(jwks: &CStr) {
     use pg_sys::{GucContext as Context, GucSource as Source};
     // SAFETY: C strings; an ERROR unwinds through pgrx's guard. A value with PGC_S_OVERRIDE becomes the
-    // one to RESET to, beyond transactions (guc.c, set_config_option: makeDefault).
+    // RESET value, outside transactions (guc.c, set_config_option: makeDefault).
     unsafe {
         pg_sys::SetConfigOption(
-            c"pg_session_jwt.request_claims".as_ptr(),
+            names::REQUEST_CLAIMS.as_ptr(),
             c"never".as_ptr(),
             Context::PGC_SUSET,
             Source::PGC_S_OVERRIDE,
         );
         pg_sys::SetConfigOption(
-            NAME.as_ptr(),
+            names::JWK.as_ptr(),
             jwks.as_ptr(),
             Context::PGC_BACKEND,
             Source::PGC_S_SESSION,
@@ -78,12 +76,12 @@ pub(crate) fn pin_jwk(jwks: &CStr) {
 
 /// Defines the parameter.
 pub(super) fn define(flags: GucFlags) {
-    // SAFETY: the hooks raise an ERROR from frames without destructors alone.
-    loading::define_guarded(NAME, |name| unsafe {
+    // SAFETY: the hooks raise an ERROR only from frames without destructors.
+    loading::define_guarded(names::JWK, |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
             c"Keys that this connection trusts: a JSON Web Key or a JSON Web Key Set.",
-            c"Set at connection start, or once by auth.init(jwks). Shown are kty, kid and alg.",
+            c"Set at connection start, or once by auth.init(jwks). Only kty, kid and alg are shown.",
             &JWK,
             GucContext::Backend,
             flags | GucFlags::NO_RESET_ALL,
@@ -92,14 +90,14 @@ pub(super) fn define(flags: GucFlags) {
             Some(show_jwk),
         );
     });
-    if let Some(record) = loading::option(NAME) {
+    if let Some(record) = loading::option(names::JWK) {
         RECORD.store(record, Relaxed);
     }
 }
 
-/// Never refuses: a key that is dropped with a warning would leave the connection to a source that
-/// is trusted less. A malformed one is an error wherever it would be used. Passes on, as `extra`,
-/// whether the key came in the startup packet.
+/// Never refuses: dropping a key with a warning would leave the connection to a less trusted source. A
+/// malformed key is an error wherever it is used. `extra` is set where the key came in the startup
+/// packet.
 unsafe extern "C-unwind" fn check_jwk(
     _: *mut *mut c_char,
     extra: *mut *mut c_void,
@@ -110,7 +108,8 @@ unsafe extern "C-unwind" fn check_jwk(
         unsafe {
             *extra = memory::of_gucs::allocate(1);
             if (*extra).is_null() {
-                // Not `false`: while the library is loaded that would lose the keys with a mere WARNING.
+                // Not `false`: while the library is being loaded, that would lose the keys with only a
+                // WARNING.
                 error::out_of_memory();
             }
         }
@@ -125,7 +124,7 @@ unsafe extern "C-unwind" fn assign_jwk(_: *const c_char, extra: *mut c_void) {
 }
 
 unsafe extern "C-unwind" fn show_jwk() -> *const c_char {
-    // SAFETY: called by Postgres, with no frame of ours above.
+    // SAFETY: called by Postgres, with no Rust frame above.
     unsafe {
         memory::ask_for(memory::ROOM);
         guarded(|| {

@@ -1,18 +1,20 @@
 //! The parameters (`pg_session_jwt.*`) and their hooks.
 //!
-//! All that decides who somebody is lives in parameters, because Postgres already does the hard part
-//! for them: SET LOCAL ends, ROLLBACK restores, parallel workers receive them, DISCARD ALL forgets.
-//! What is derived from them elsewhere is a cache, and [`epoch`] says when it is stale.
+//! Everything that decides who the user is lives in parameters, because Postgres already does the hard
+//! part for them: SET LOCAL ends, ROLLBACK restores, parallel workers receive them, DISCARD ALL forgets.
+//! Whatever is derived from them is a cache, and [`epoch`] says when it is stale.
 //!
 //! | room | what lives there |
 //! | --- | --- |
 //! | `keys` | `pg_session_jwt.jwk` |
-//! | `token` | `pg_session_jwt.jwt`, and the ids that were accepted |
-//! | `loading` | what happened to the parameters before the library was loaded, and while |
-//! | `value` | values copied and set, and the number that changes with them |
+//! | `token` | `pg_session_jwt.jwt`, and the accepted token ids |
+//! | `loading` | what happened to the parameters before and while the library was loaded |
+//! | `names` | the names of the parameters |
+//! | `value` | copying and setting values, and the number that changes with them |
 
 mod keys;
 mod loading;
+mod names;
 mod token;
 mod value;
 
@@ -50,9 +52,9 @@ pub(crate) fn claims() -> Option<Vec<u8>> {
     text(&CLAIMS, MAX_CLAIMS_BYTES)
 }
 
-/// `request.jwt.claims`, where `pg_session_jwt.request_claims` lets it count.
+/// `request.jwt.claims`, where `pg_session_jwt.request_claims` allows it.
 ///
-/// It is PostgREST's parameter, so it stays a placeholder without hooks: ask each time.
+/// It is PostgREST's parameter, so it stays a placeholder without hooks and must be read each time.
 pub(crate) fn request_claims() -> Option<Vec<u8>> {
     if REQUEST_CLAIMS.get() == RequestClaims::Never {
         return None;
@@ -60,12 +62,12 @@ pub(crate) fn request_claims() -> Option<Vec<u8>> {
     foreign(c"request.jwt.claims")
 }
 
-/// `request.headers`: PostgREST's, a placeholder too.
+/// `request.headers`: also PostgREST's, and a placeholder.
 pub(crate) fn request_headers() -> Option<Vec<u8>> {
     foreign(c"request.headers")
 }
 
-/// The value of a parameter that is not ours; `None` when it is empty or unknown.
+/// The value of a foreign parameter; `None` when it is empty or unknown.
 fn foreign(name: &CStr) -> Option<Vec<u8>> {
     // SAFETY: the string belongs to the GUC machinery and is copied before anything can change it.
     let value = unsafe {
@@ -85,8 +87,8 @@ pub(crate) fn audit_log() -> bool {
     AUDIT_LOG.get()
 }
 
-/// SET ROLE (SET LOCAL ROLE with `is_local`), with Postgres's own rules: the session user must be a
-/// member, and not within a SECURITY DEFINER function.
+/// SET ROLE (SET LOCAL ROLE with `is_local`), by Postgres's own rules: the session user must be a
+/// member, and it is refused within a SECURITY DEFINER function.
 pub(crate) fn set_role(name: &CStr, is_local: bool) {
     set(c"role", name.as_ptr(), is_local);
 }
@@ -98,35 +100,24 @@ pub(crate) fn reset_role() {
 
 /// Whether a role of this name exists and is a superuser.
 pub(crate) fn is_superuser(name: &CStr) -> bool {
-    // SAFETY: catalog look-ups; an invalid Oid is no superuser.
+    // SAFETY: catalog look-ups; an invalid Oid is not a superuser.
     unsafe { pg_sys::superuser_arg(pg_sys::get_role_oid(name.as_ptr(), true)) }
 }
-
-/// All names, the hidden one included.
-const NAMES: [&CStr; 7] = [
-    c"pg_session_jwt.refused_parameter",
-    keys::NAME,
-    c"pg_session_jwt.jwt",
-    c"pg_session_jwt.claims",
-    c"pg_session_jwt.request_claims",
-    c"pg_session_jwt.clock_skew",
-    c"pg_session_jwt.audit_log",
-];
 
 /// Defines the parameters and reserves their prefix.
 pub(crate) fn define(judge: Judge) {
     // pg_settings.reset_val bypasses show hooks: NO_SHOW_ALL keeps the two secrets out of that view.
     let loading = loading::flags();
     let hidden = GucFlags::NO_SHOW_ALL | loading;
-    loading::define_refused(NAMES[0], hidden);
+    loading::define_refused(hidden);
     keys::define(hidden);
-    token::define(NAMES[2], hidden, judge);
-    // SAFETY (of all that follow): the hooks raise an ERROR from frames without destructors alone.
-    define_guarded(NAMES[3], |name| unsafe {
+    token::define(hidden, judge);
+    // SAFETY (of all that follow): the hooks raise an ERROR only from frames without destructors.
+    define_guarded(names::CLAIMS, |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
-            c"Claims that count without a token: a JSON object.",
-            c"For testing policies, and for middleware that verifies tokens itself. Wins over a token.",
+            c"Claims that are trusted without a token: a JSON object.",
+            c"For testing policies, and for middleware that verifies tokens itself. Takes precedence over a token.",
             &CLAIMS,
             GucContext::Suset,
             loading,
@@ -135,11 +126,11 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
-    define_guarded(NAMES[4], |name| unsafe {
+    define_guarded(names::REQUEST_CLAIMS, |name| unsafe {
         GucRegistry::define_enum_guc_with_hooks(
             name,
-            c"Whether request.jwt.claims counts when no key is configured.",
-            c"Anybody can set request.jwt.claims: \"never\" unless PostgREST alone can connect.",
+            c"Whether request.jwt.claims is trusted when no key is configured.",
+            c"Any user can set request.jwt.claims: choose \"never\" unless only PostgREST can connect.",
             &REQUEST_CLAIMS,
             GucContext::Suset,
             loading,
@@ -148,10 +139,10 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
-    define_guarded(NAMES[5], |name| unsafe {
+    define_guarded(names::CLOCK_SKEW, |name| unsafe {
         GucRegistry::define_int_guc_with_hooks(
             name,
-            c"Tolerance for the clocks of issuers, applied to exp, nbf and iat.",
+            c"Tolerance for issuers' clocks, applied to exp, nbf and iat.",
             c"",
             &CLOCK_SKEW,
             0,
@@ -163,11 +154,11 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
-    define_guarded(NAMES[6], |name| unsafe {
+    define_guarded(names::AUDIT_LOG, |name| unsafe {
         GucRegistry::define_bool_guc_with_hooks(
             name,
             c"Logs each token that is accepted or rejected.",
-            c"One line each in the server log: subject, audience, issuer and key id, or the reason.",
+            c"Writes one line per token to the server log: subject, audience, issuer and key id, or the reason.",
             &AUDIT_LOG,
             GucContext::Suset,
             loading,
@@ -176,7 +167,7 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
-    loading::close_to_parallel_mode(&NAMES);
+    loading::close_to_parallel_mode(&names::ALL);
     // SAFETY: a C string.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"pg_session_jwt".as_ptr()) };
 }

@@ -1,4 +1,4 @@
-//! `pg_session_jwt.jwt`: the token, in an envelope that says how far it has come.
+//! `pg_session_jwt.jwt`: the token, in an envelope that records its progress.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::OnceLock;
@@ -8,39 +8,39 @@ use pg_session_jwt_jose::MAX_TOKEN_BYTES;
 use pgrx::{GucContext, GucFlags, GucRegistry, pg_sys};
 
 use super::keys::jwk_came_with_connection;
-use super::loading;
 use super::value::{Text, assign_text, set, text};
+use super::{loading, names};
 use crate::error::{self, Error, guarded};
 use crate::memory;
 
 static JWT: Text = Text::new(None);
 static LAST_ID: AtomicI64 = AtomicI64::new(i64::MIN);
 static HAS_LAST_ID: AtomicBool = AtomicBool::new(false);
-/// How far the token that is being set has come, as a byte; 0 when that is to be found out.
+/// The progress of the token that is being set, as a byte; 0 when it is not known yet.
 static JUDGED: AtomicU8 = AtomicU8::new(0);
-/// Given by `session`, which lies above this module; see [`check_jwt`].
+/// Set by `session`, which is above this module; see [`check_jwt`].
 static JUDGE: OnceLock<Judge> = OnceLock::new();
 
-/// Whether the id of a token that is being presented counts; an error where that cannot be found out. Called
-/// wherever a parameter can be set, so also outside transactions.
+/// Counts the id of a token that is being presented; false if the token is not accepted or its id does
+/// not increase. Called wherever a parameter can be set, so also outside transactions.
 pub(crate) type Judge = fn(&[u8]) -> Result<bool, Error>;
 
-/// A token as it stands in `pg_session_jwt.jwt`.
+/// The token in `pg_session_jwt.jwt`.
 ///
-/// Inside, the parameter's value is an envelope: one byte that says how far the token has come, and the
-/// token. Being part of the value, the byte travels with it: a ROLLBACK that gives back an accepted
-/// token gives back that it was accepted, so it is not taken for a replay, and a parallel worker knows
-/// what its leader knows. SQL never sees the envelope (the show hook) and cannot make one (the check
-/// hook).
+/// Internally, the parameter's value is an envelope: one byte of progress, then the token. The byte
+/// travels with the value: a ROLLBACK that restores an accepted token also restores that it was
+/// accepted, so it is not taken for a replay, and a parallel worker knows what its leader knows. SQL
+/// never sees the envelope (the show hook) and cannot make one (the check hook).
 pub(crate) struct Presentation {
     pub token: Vec<u8>,
     pub progress: Progress,
 }
 
-/// How far a token has come.
+/// What has been done with a token.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// Its id has been counted: it is no replay. One accepted where ids do not count may have to be yet.
+    /// Its id has been counted, so it is not a replay. Where ids did not matter when it was accepted,
+    /// this is still to do.
     pub counted: bool,
     /// It has been in force.
     pub used: bool,
@@ -72,10 +72,10 @@ impl Presentation {
         })
     }
 
-    /// Notes how far the token in force has come.
+    /// Records the progress of the token in force.
     pub fn note(progress: Progress) {
-        // SAFETY: a value that is not empty is an envelope, in memory that check_jwt allocated; a
-        // backend has one thread.
+        // SAFETY: a non-empty value is an envelope, in memory that check_jwt allocated; a backend has
+        // one thread.
         unsafe {
             let value = (*JWT.as_ptr()).cast::<u8>();
             if !value.is_null() && *value != 0 {
@@ -85,27 +85,27 @@ impl Presentation {
     }
 }
 
-/// Whether this process knows which token ids the connection has accepted. A parallel worker does not: it
-/// has only what its leader sent it.
+/// Whether this process knows which token ids the connection has accepted. A parallel worker does not:
+/// it has only what its leader sent.
 pub(crate) fn knows_ids() -> bool {
     // SAFETY: a plain read of a global.
     unsafe { pg_sys::ParallelWorkerNumber < 0 }
 }
 
-/// The highest token id that this connection has accepted, if it has accepted one.
+/// The highest token id that this connection has accepted, if any.
 pub(crate) fn last_id() -> Option<i64> {
     HAS_LAST_ID.load(Relaxed).then(|| LAST_ID.load(Relaxed))
 }
 
-/// Notes a token id that has been accepted.
+/// Records an accepted token id.
 pub(crate) fn accept_id(id: i64) {
     LAST_ID.fetch_max(id, Relaxed);
     HAS_LAST_ID.store(true, Relaxed);
 }
 
-/// What SET pg_session_jwt.jwt (SET LOCAL with `is_local`) would do, for a token that has been accepted.
+/// SET pg_session_jwt.jwt (SET LOCAL with `is_local`) for a token that has been accepted.
 pub(crate) fn set_jwt(token: &CStr, is_local: bool, progress: Progress) {
-    /// Taken back also when an ERROR unwinds.
+    /// Resets it, also when an ERROR unwinds.
     struct Judged;
     impl Drop for Judged {
         fn drop(&mut self) {
@@ -114,23 +114,23 @@ pub(crate) fn set_jwt(token: &CStr, is_local: bool, progress: Progress) {
     }
     let _judged = Judged;
     JUDGED.store(progress.byte(), Relaxed);
-    set(c"pg_session_jwt.jwt", token.as_ptr(), is_local);
+    set(names::JWT, token.as_ptr(), is_local);
 }
 
 /// Forgets the token, for the session or (`is_local`) the transaction.
 pub(crate) fn clear_jwt(is_local: bool) {
-    set(c"pg_session_jwt.jwt", c"".as_ptr(), is_local);
+    set(names::JWT, c"".as_ptr(), is_local);
 }
 
 /// Defines the parameter.
-pub(super) fn define(name: &'static CStr, flags: GucFlags, judge: Judge) {
+pub(super) fn define(flags: GucFlags, judge: Judge) {
     let _ = JUDGE.set(judge);
-    // SAFETY: the hooks raise an ERROR from frames without destructors alone.
-    loading::define_presented(name, is_presented, 1, |name| unsafe {
+    // SAFETY: the hooks raise an ERROR only from frames without destructors.
+    loading::define_presented(names::JWT, is_presented, 1, |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
-            c"The JSON Web Token of the user.",
-            c"Verified at its first use. Never shown.",
+            c"The user's JSON Web Token.",
+            c"Verified at first use. Never shown.",
             &JWT,
             GucContext::Userset,
             flags,
@@ -141,8 +141,8 @@ pub(super) fn define(name: &'static CStr, flags: GucFlags, judge: Judge) {
     });
 }
 
-/// Whether a token from this source counts: not one that ALTER ROLE … SET has stored, which a role may do to
-/// itself, for whoever shares the role would be that user whenever a token is forgotten.
+/// Whether a token from this source counts: not one that ALTER ROLE … SET has stored. A role may do that
+/// to itself, and everyone who shares the role would become that user whenever a token is forgotten.
 fn is_presented(source: pg_sys::GucSource::Type) -> bool {
     let stored = pg_sys::GucSource::PGC_S_GLOBAL..=pg_sys::GucSource::PGC_S_DATABASE_USER;
     !stored.contains(&source)
@@ -150,16 +150,16 @@ fn is_presented(source: pg_sys::GucSource::Type) -> bool {
 
 /// Puts the token into its envelope ([`Presentation`]).
 ///
-/// Under a startup key the token's id is counted here, at once, and not at its first use, which may be
-/// in a parallel worker only: the worker could not tell the leader which id it has accepted.
+/// Under a startup key, the token's id is counted here and not at first use, which may happen only in a
+/// parallel worker: that could not notify the leader of the id that it has accepted.
 unsafe extern "C-unwind" fn check_jwt(
     newval: *mut *mut c_char,
     _extra: *mut *mut c_void,
     source: pg_sys::GucSource::Type,
 ) -> bool {
-    // SAFETY: `*newval` is null or a C string of GUC's allocator, which a check hook may replace by
-    // another such (src/backend/utils/misc/README, "GUC Check Hooks"). A worker that starts gets the
-    // leader's envelope as it is.
+    // SAFETY: `*newval` is null or a C string of GUC's allocator, which a check hook may replace with
+    // another (src/backend/utils/misc/README, "GUC Check Hooks"). A starting worker gets the leader's
+    // envelope as it is.
     unsafe {
         let token = *newval;
         if token.is_null() || *token == 0 || pg_sys::InitializingParallelWorker {
@@ -170,7 +170,7 @@ unsafe extern "C-unwind" fn check_jwt(
             return true;
         }
         let bytes = CStr::from_ptr(token).to_bytes_with_nul();
-        // ALTER ROLE … SET only tries the value.
+        // ALTER ROLE … SET only tests the value.
         let is_tried = source == pg_sys::GucSource::PGC_S_TEST;
         let progress = match Progress::from_byte(JUDGED.load(Relaxed)) {
             Some(judged) => judged,
@@ -188,7 +188,8 @@ unsafe extern "C-unwind" fn check_jwt(
         };
         let envelope = memory::of_gucs::allocate(1 + bytes.len()).cast::<u8>();
         if envelope.is_null() {
-            // Not `false`: while the library is loaded that would lose the token with a mere WARNING.
+            // Not `false`: while the library is being loaded, that would lose the token with only a
+            // WARNING.
             error::out_of_memory();
         }
         *envelope = progress.byte();

@@ -1,4 +1,4 @@
-//! Values of parameters: copied, set, and the number that changes with them.
+//! Copying and setting the values of parameters, and the number that changes with them.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,22 +7,22 @@ use pgrx::{GucSetting, pg_sys};
 
 pub(super) type Text = GucSetting<Option<CString>>;
 
-// A backend has one thread; the atomics are there to need no `static mut`, and relaxed loads cost
-// what plain ones do.
+// A backend has one thread: the atomics only avoid `static mut`, and relaxed loads cost what plain ones
+// do.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 
-/// A number that is another one after any parameter was assigned, or a provider changed. Never 0.
+/// A number that changes whenever a parameter is assigned or a provider changes. Never 0.
 #[inline]
 pub(crate) fn epoch() -> u64 {
     EPOCH.load(Relaxed)
 }
 
-/// Says that something which [`epoch`] stands for has changed.
+/// Changes [`epoch`].
 pub(crate) fn changed() {
     EPOCH.fetch_add(1, Relaxed);
 }
 
-/// The assign hook of a text that is nothing but a value.
+/// The assign hook of a plain text parameter.
 pub(super) unsafe extern "C-unwind" fn assign_text(_: *const c_char, _: *mut c_void) {
     changed();
 }
@@ -33,7 +33,7 @@ pub(super) fn text(setting: &Text, most: usize) -> Option<Vec<u8>> {
     unsafe { copied(*setting.as_ptr(), most) }.filter(|value| !value.is_empty())
 }
 
-/// At most one byte more than `most`: a value has up to a gigabyte, and who reads it refuses it by its
+/// At most one byte more than `most`: a value has up to a gigabyte, and the reader refuses it by its
 /// length.
 ///
 /// # Safety
@@ -47,7 +47,7 @@ pub(super) unsafe fn copied(value: *const c_char, most: usize) -> Option<Vec<u8>
     Some(value[..value.len().min(most + 1)].to_vec())
 }
 
-/// SET by an ordinary user; RESET where the value is null.
+/// SET with the privileges of an ordinary user; RESET where the value is null.
 pub(super) fn set(name: &CStr, value: *const c_char, is_local: bool) {
     let action = if is_local {
         pg_sys::GucAction::GUC_ACTION_LOCAL

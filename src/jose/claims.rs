@@ -1,11 +1,11 @@
 //! The claims set (RFC 7519 section 4): the registered claims have the types that the RFC gives them,
-//! and the times are kept.
+//! and the token is valid now.
 
 use serde_json::{Map, Value};
 
 use crate::rejection::Rejection;
 
-/// The time that tokens are measured by.
+/// The time by which tokens are judged.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Clock {
     /// Seconds since the epoch.
@@ -29,8 +29,8 @@ pub struct Claims {
     pub not_before: Option<f64>,
     /// `iat`, in seconds since the epoch.
     pub issued_at: Option<f64>,
-    /// `jti` where it is a whole number. One beyond 64 bits counts as the end of the range, so that it
-    /// cannot escape the rule that it must increase.
+    /// `jti` if it is an integer. One beyond 64 bits counts as the end of the range, so that it cannot
+    /// escape the rule that it must increase.
     pub integer_id: Option<i64>,
 }
 
@@ -64,8 +64,7 @@ impl Claims {
         })
     }
 
-    /// Stage time: whether the token is valid at this moment. To be asked again whenever the token
-    /// is used.
+    /// Stage time: whether the token is valid now. To be checked again whenever the token is used.
     ///
     /// # Errors
     /// [`Rejection::Expired`], [`Rejection::NotYetValid`] or [`Rejection::IssuedInFuture`].

@@ -1,24 +1,23 @@
 //! Clerk's permissions, which its tokens carry as bit masks.
 
-/// Clerk's version 2 of an organisation's permissions: for the feature at each position of `fea`,
-/// the integer at the same position of `o.fpm`, whose bits, the least significant first, say
-/// which names of `o.per` it has
-/// (<https://clerk.com/docs/guides/sessions/session-tokens>, "Decode `o.fpm` manually").
+/// Clerk's version 2 of an organization's permissions: for the feature at each position of `fea`, the
+/// bits of the integer at the same position of `o.fpm`, least significant first, say which names of
+/// `o.per` it has (<https://clerk.com/docs/guides/sessions/session-tokens>, "Decode `o.fpm` manually").
 ///
-/// Positions count all of `fea`, as that page says and as Clerk's libraries for Go and Python do.
-/// Its library for JavaScript counts the organisation's features only; the two differ where a
-/// user's feature precedes an organisation's.
+/// Positions count all of `fea`, as that page says and as Clerk's libraries for Go and Python do. Its
+/// library for JavaScript counts only the organization's features; the two differ if a user's feature
+/// precedes an organization's.
 pub(crate) struct Masks<'a> {
-    /// `fea`: `scope:feature` by commas.
+    /// `fea`: `scope:feature`, separated by commas.
     features: &'a str,
     /// `o.per`, by position. An empty name keeps its position and grants nothing.
     names: Vec<&'a str>,
-    /// `o.fpm`, by commas; shorter than `features` where the last have no permissions.
+    /// `o.fpm`, separated by commas; shorter than `features` if the last have no permissions.
     masks: &'a str,
 }
 
 impl<'a> Masks<'a> {
-    /// Of `fea`, `o.per` and `o.fpm`; empty where they are absent.
+    /// From `fea`, `o.per` and `o.fpm`; empty if absent.
     pub fn new(features: &'a str, names: &'a str, masks: &'a str) -> Self {
         Self {
             features,
@@ -27,8 +26,8 @@ impl<'a> Masks<'a> {
         }
     }
 
-    /// Pairs of feature and permission. Takes as long as the claims are, since a mask cannot have
-    /// more bits than its digits give: features times names would be too many.
+    /// Pairs of feature and permission. Takes time proportional to the length of the claims, since a
+    /// mask has no more bits than its digits give: features times names would be too many.
     pub fn granted(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.features
             .split(',')
@@ -49,7 +48,7 @@ impl<'a> Masks<'a> {
     }
 }
 
-/// The feature, where the organisation has it: scopes are `o`, `u` (user), and both as `uo` (the
+/// The feature, if the organization has it: scopes are `o`, `u` (user), and both as `uo` (the
 /// documentation) or `ou` (Clerk's tests). A colon in its name would make the permission's name
 /// ambiguous, and slugs have none.
 fn organization_feature(entry: &str) -> Option<&str> {
@@ -58,9 +57,9 @@ fn organization_feature(entry: &str) -> Option<&str> {
     (usable && !feature.contains(':')).then_some(feature)
 }
 
-/// The lowest `width` bits (and those that fill up the last word) of a decimal number of any
-/// size, least significant word first. None for what is not a number of digits only: a sign, for
-/// one, would come from an issuer that has overflowed.
+/// The lowest `width` bits (and those that fill the last word) of a decimal number of any size, least
+/// significant word first. None unless it consists of digits only: a sign, for example, would come from
+/// an issuer's overflow.
 fn low_bits(decimal: &str, width: usize) -> Option<Vec<u64>> {
     /// The most digits that always fit a word.
     const DIGITS: usize = 19;
@@ -68,7 +67,7 @@ fn low_bits(decimal: &str, width: usize) -> Option<Vec<u64>> {
     if decimal.is_empty() || !decimal.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    // A digit gives less than four bits.
+    // A digit is worth less than four bits.
     let bits = width.min(decimal.len().saturating_mul(4));
     let mut words = vec![0_u64; bits.div_ceil(64)];
     for digits in decimal.as_bytes().chunks(DIGITS) {
@@ -77,7 +76,7 @@ fn low_bits(decimal: &str, width: usize) -> Option<Vec<u64>> {
             scale *= 10;
             carry = carry * 10 + u64::from(digit - b'0');
         }
-        // words = words * scale + digits, modulo the width: what leaves the last word is dropped.
+        // words = words * scale + digits, modulo the width: the carry out of the last word is dropped.
         for word in &mut words {
             let product = u128::from(*word) * u128::from(scale) + u128::from(carry);
             *word = product as u64;

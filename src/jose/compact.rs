@@ -1,17 +1,17 @@
-//! The JWS compact serialization: three base64url parts with dots between (RFC 7515 section 7.1).
+//! The JWS compact serialization: three base64url parts separated by dots (RFC 7515 section 7.1).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::rejection::{Part, Rejection};
 
-/// The longest token that is looked at, in bytes.
+/// The longest token that is read, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// A token taken apart. Nothing about it has been verified.
 #[derive(Debug)]
 pub(crate) struct Compact<'a> {
-    /// What is signed: the first two parts as they stand, with the dot between (RFC 7515 section 5.2).
+    /// What is signed: the first two parts as they are, with the dot between (RFC 7515 section 5.2).
     pub signed: &'a [u8],
     /// The third part, decoded.
     pub signature: Vec<u8>,
@@ -24,11 +24,11 @@ pub(crate) struct Compact<'a> {
 impl<'a> Compact<'a> {
     /// Takes a token apart.
     ///
-    /// One token has one spelling: the decoder refuses padding, white space and unused bits that are
-    /// set, or a rejected token could come back in another dress (RFC 4648 section 3.5).
+    /// A token has only one spelling: the decoder refuses padding, whitespace and unused bits that are
+    /// set, or a rejected token could come back spelled differently (RFC 4648 section 3.5).
     ///
     /// # Errors
-    /// Of the structure stage alone.
+    /// Only those of the structure stage.
     pub fn parse(token: &'a [u8]) -> Result<Self, Rejection> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Rejection::TooLong {
@@ -37,7 +37,7 @@ impl<'a> Compact<'a> {
         }
         let is_dot = |byte: &u8| *byte == b'.';
         let three_parts = || {
-            // From both ends, as what lies between is the longest.
+            // From both ends, since the middle part is the longest.
             let (header, rest) = token.split_at(token.iter().position(is_dot)?);
             let (payload, signature) = rest[1..].split_at(rest[1..].iter().rposition(is_dot)?);
             (!payload.contains(&b'.')).then_some((header, payload, &signature[1..]))

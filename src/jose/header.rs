@@ -1,5 +1,5 @@
-//! The JOSE header (RFC 7515 section 4), as far as it may be believed before a signature is checked:
-//! which algorithm, which key id, and nothing that would bring a key along.
+//! The JOSE header (RFC 7515 section 4), as far as it may be trusted before a signature is checked: the
+//! algorithm, the key id, and never a key.
 
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
@@ -10,11 +10,11 @@ use crate::rejection::Rejection;
 /// A header nests at most this deep; real ones are flat.
 pub(crate) const MAX_HEADER_DEPTH: usize = 8;
 
-/// Media types that say "this is a JWT" (RFC 7519 section 5.1, RFC 9068 section 2.1). RFC 7515
-/// section 4.1.9 lets `application/` be left away, and media types have no case.
+/// Media types that say "this is a JWT" (RFC 7519 section 5.1, RFC 9068 section 2.1). RFC 7515 section
+/// 4.1.9 allows omitting `application/`, and media types are compared without case.
 const JWT_TYPES: [&str; 2] = ["jwt", "at+jwt"];
 
-/// What a header says of how its token was signed.
+/// How a token was signed, according to its header.
 ///
 /// `jwk`, `jku`, `x5u` and `x5c` are not read: a token that brings its own key proves nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Stage header, of what [`Header::members`] has read.
+    /// Stage header, for what [`Header::members`] has read.
     pub(crate) fn from_members(members: &Map<String, Value>) -> Result<Self, Rejection> {
         let algorithm = match members.get("alg") {
             None => return Err(Rejection::NoAlgorithm),
@@ -56,8 +56,8 @@ impl Header {
             Ok(_) => return Err(Rejection::HeaderNotObject(None)),
             Err(fault) => return Err(Rejection::HeaderNotObject(Some(fault))),
         };
-        // RFC 7515 section 4.1.11: a `crit` that one does not implement is a rejection, and we
-        // implement none. RFC 7797's `b64` changes what is signed, and RFC 7519 forbids it for a JWT.
+        // RFC 7515 section 4.1.11: an unimplemented `crit` is a rejection, and we implement none. RFC
+        // 7797's `b64` changes what is signed, and RFC 7519 forbids it for a JWT.
         for extension in ["crit", "b64"] {
             if members.contains_key(extension) {
                 return Err(Rejection::HeaderExtension(extension));

@@ -1,7 +1,7 @@
 //! A strict JSON reader.
 //!
-//! RFC 7515 section 4 and RFC 7519 section 4 want member names to be unique. A lenient reader keeps
-//! the last of two equal names, another the first, and an attacker lives in the difference; this one
+//! RFC 7515 section 4 and RFC 7519 section 4 want member names to be unique. One lenient reader keeps
+//! the last of two equal names, another the first, and an attacker exploits the difference; this one
 //! refuses the text.
 
 use std::cell::RefCell;
@@ -12,16 +12,16 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde_json::map::{Entry, Map};
 use serde_json::{Number, Value};
 
-/// Why a text was not taken.
+/// Why a text was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// An object names this member twice.
     DuplicateMember(String),
     /// Nested deeper than the caller allows.
     TooDeep(usize),
-    /// A string holds U+0000, which no Postgres text or jsonb can.
+    /// A string contains U+0000, which no Postgres text or jsonb can.
     NulCharacter,
-    /// Not JSON (RFC 8259), or beyond what can be represented, in the parser's words.
+    /// Not JSON (RFC 8259), or not representable, in the parser's words.
     Syntax(String),
 }
 
@@ -31,14 +31,14 @@ impl fmt::Display for Fault {
             Self::DuplicateMember(name) => {
                 write!(f, "member {} appears twice", quoted(name))
             }
-            Self::TooDeep(limit) => write!(f, "nested deeper than {limit}"),
+            Self::TooDeep(limit) => write!(f, "nested more than {limit} levels deep"),
             Self::NulCharacter => f.write_str("a string contains U+0000"),
             Self::Syntax(why) => f.write_str(why),
         }
     }
 }
 
-/// The nesting that `serde_json` allows at the most (its recursion limit).
+/// The deepest nesting that `serde_json` allows (its recursion limit).
 pub const MAX_DEPTH: usize = 127;
 
 /// Reads one JSON text whose objects have unique member names at every depth.
@@ -46,9 +46,9 @@ pub const MAX_DEPTH: usize = 127;
 /// `max_depth` counts objects and arrays: `{}` has depth 1.
 ///
 /// # Errors
-/// The first [`Fault`] met, reading from the left.
+/// The first [`Fault`] in the text.
 pub fn parse(text: &[u8], max_depth: usize) -> Result<Value, Fault> {
-    // Once for all: serde_json would look at each string on its own.
+    // Checked once: serde_json would check each string separately.
     let text = std::str::from_utf8(text).map_err(|_| Fault::Syntax("not UTF-8".into()))?;
     let fault = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -60,7 +60,7 @@ pub fn parse(text: &[u8], max_depth: usize) -> Result<Value, Fault> {
     let parsed = strict
         .deserialize(&mut deserializer)
         .and_then(|v| deserializer.end().map(|()| v));
-    // serde's errors carry text alone: what Strict found itself comes by the side door.
+    // serde's errors carry only text, so Strict stores its own faults here.
     parsed.map_err(|e| fault.take().unwrap_or_else(|| Fault::Syntax(e.to_string())))
 }
 

@@ -1,4 +1,4 @@
-//! One JSON Web Key (RFC 7517, RFC 7518 section 6, RFC 8037 section 2): what it is made of, and which
+//! One JSON Web Key (RFC 7517, RFC 7518 section 6, RFC 8037 section 2): what it consists of, and which
 //! tokens it may verify.
 
 use std::fmt;
@@ -13,7 +13,8 @@ use crate::header::Header;
 use crate::quoted::quoted;
 use crate::signature::{self, FoundGood};
 
-/// RSA moduli in bits: below is breakable (RFC 7518 section 3.3), above takes long to verify.
+/// RSA moduli in bits: shorter ones are breakable (RFC 7518 section 3.3), longer ones take long to
+/// verify.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 const RSA: &[Algorithm] = &[
@@ -24,8 +25,7 @@ const RSA: &[Algorithm] = &[
     Algorithm::PS384,
     Algorithm::PS512,
 ];
-/// With the length of the hash in bytes, which is the least that a secret may have (RFC 7518
-/// section 3.2).
+/// With the length of the hash in bytes, the minimum for a secret (RFC 7518 section 3.2).
 const HMAC: [(Algorithm, usize); 3] = [
     (Algorithm::HS256, 32),
     (Algorithm::HS384, 48),
@@ -36,9 +36,9 @@ const HMAC: [(Algorithm, usize); 3] = [
 pub struct Key {
     /// `kid`.
     pub id: Option<String>,
-    /// `kty`, and `crv` where the type has curves.
+    /// `kty`, and `crv` if the type has curves.
     key_type: &'static str,
-    /// `alg`, where the key names the one algorithm it is for.
+    /// `alg`, if the key names its one algorithm.
     declared: Option<Algorithm>,
     /// The algorithms that `kty`, `crv`, `alg`, `use`, `key_ops` and the length allow.
     pub(crate) algorithms: Vec<Algorithm>,
@@ -50,7 +50,7 @@ impl Key {
     /// Reads a JWK.
     ///
     /// # Errors
-    /// [`Unusable`], where it is of no use or unsound.
+    /// [`Unusable`], if it is for another use or invalid.
     pub(crate) fn read(jwk: &Map<String, Value>) -> Result<Self, Unusable> {
         let jwk = Jwk(jwk);
         let kty = jwk
@@ -78,7 +78,7 @@ impl Key {
             algorithms.retain(|&algorithm| algorithm == one);
             if algorithms.is_empty() {
                 return Err(NotForUs(format!(
-                    "\"alg\" \"{one:?}\" is not one of a {key_type} key"
+                    "\"alg\" \"{one:?}\" does not belong to the key type {key_type}"
                 )));
             }
         }
@@ -92,9 +92,9 @@ impl Key {
         })
     }
 
-    /// **The rule that says which keys may verify a token.** The key's own type and declarations
-    /// decide which algorithms it does, never the token (RFC 8725 section 3.1); key ids must be
-    /// equal where both sides have one.
+    /// **The rule that says which keys may verify a token.** The key's own type and declarations decide
+    /// which algorithms it supports, never the token (RFC 8725 section 3.1); key ids must be equal if
+    /// both sides have one.
     pub(crate) fn fits(&self, header: &Header) -> bool {
         let same_id = match (&self.id, &header.key_id) {
             (Some(key), Some(token)) => key == token,
@@ -103,7 +103,7 @@ impl Key {
         same_id && self.algorithms.contains(&header.algorithm)
     }
 
-    /// Whether `signature` is this key's for `signed`.
+    /// Whether `signature` is this key's signature of `signed`.
     pub(crate) fn verifies(&self, signed: &[u8], signature: &[u8], algorithm: Algorithm) -> bool {
         let verify = || signature::verify(signature, signed, &self.material, algorithm);
         // An HMAC is computed as fast as a digest.
@@ -119,7 +119,7 @@ impl Key {
         self.key_type == "oct"
     }
 
-    /// `kty`, `kid` and `alg`: what may be shown to anybody.
+    /// `kty`, `kid` and `alg`: what may be shown to anyone.
     pub(crate) fn public_members(&self) -> Value {
         let mut members = Map::new();
         let kty = self.key_type.split(' ').next().unwrap_or_default();
@@ -134,7 +134,7 @@ impl Key {
     }
 }
 
-/// For people: `RSA "my-kid"`. Never key material.
+/// For messages: `RSA "my-kid"`. Never key material.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.key_type)?;
@@ -156,9 +156,9 @@ impl fmt::Debug for Key {
 
 /// Why a key cannot be used.
 pub(crate) enum Unusable {
-    /// A sound key, as far as we can tell, for something else.
+    /// A key for another use, valid as far as we can tell.
     NotForUs(String),
-    /// A key that nobody should use, or that does not hold what its type asks for.
+    /// A key that should not be used, or lacks what its type requires.
     Wrong { why: String, hint: &'static str },
 }
 
@@ -191,12 +191,12 @@ impl<'a> Jwk<'a> {
             .map_err(|_| wrong(format!("\"{name}\" is not base64url without padding")))
     }
 
-    /// Whether it is published to verify signatures with: `d`, `use` and `key_ops`.
+    /// Whether it is published for verifying signatures: `d`, `use` and `key_ops`.
     fn check_purpose(&self) -> Result<(), Unusable> {
         if self.0.contains_key("d") {
             return Err(Unusable::Wrong {
                 why: "it is a private key (it has \"d\")".into(),
-                hint: "Give the public key alone, and replace this one: a private key that has been shown is spent.",
+                hint: "Give only the public key. A private key that has been shared is compromised: rotate it.",
             });
         }
         if self.text("use")?.is_some_and(|purpose| purpose != "sig") {
@@ -230,7 +230,7 @@ impl<'a> Jwk<'a> {
     }
 }
 
-/// What a key is made of, by its type.
+/// What a key consists of, by its type.
 struct Material {
     key_type: &'static str,
     algorithms: Vec<Algorithm>,
@@ -275,7 +275,7 @@ fn okp(jwk: &Jwk) -> Result<Material, Unusable> {
     }
     if has_small_order(&x) {
         return Err(wrong(
-            "\"x\" is a point of small order: anybody can sign for it",
+            "\"x\" is a point of small order: anyone can forge its signatures",
         ));
     }
     Ok(Material {
@@ -301,7 +301,7 @@ fn other_curve(name: &str) -> Unusable {
 
 fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), Unusable> {
     if n.first() == Some(&0) || e.first() == Some(&0) {
-        // RFC 7518 section 6.3.1.1. ring would take each signature for a bad one.
+        // RFC 7518 section 6.3.1.1. ring would reject every signature.
         return Err(wrong(
             "\"n\" or \"e\" begins with a zero byte, which RFC 7518 forbids",
         ));
@@ -309,11 +309,11 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), Unusable> {
     let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
     if !RSA_BITS.contains(&bits) {
         return Err(Unusable::Wrong {
-            why: format!("an RSA key of {bits} bits"),
-            hint: "RSA keys have 2048 to 8192 bits.",
+            why: format!("the RSA key has {bits} bits"),
+            hint: "Use an RSA key of 2048 to 8192 bits.",
         });
     }
-    // What ring takes: odd, from 3 up to 33 bits. Anything else would make every signature bad.
+    // What ring accepts: odd, from 3 up to 33 bits. With anything else, it would reject every signature.
     let odd = e.last().is_some_and(|byte| byte % 2 == 1);
     let small = e.len() <= 4 || (e.len() == 5 && e[0] <= 1);
     if !odd || !small || e == [1] {
@@ -336,13 +336,14 @@ fn point(
     }
     let point = [vec![0x04], x, y].concat();
     if !crate::signature::is_on_curve(curve, &point) {
-        return Err(wrong("\"x\" and \"y\" are not a point of the curve"));
+        return Err(wrong("\"x\" and \"y\" are not a point on the curve"));
     }
     Ok(point)
 }
 
-/// Whether anybody can sign for this Ed25519 key: it is a point of small order, which RFC 8032 section
-/// 5.1.7 leaves to the verifier. These are all the encodings, but for the sign in the top bit.
+/// Whether anyone can forge signatures for this Ed25519 key: it is a point of small order, a check that
+/// RFC 8032 section 5.1.7 leaves to the verifier. These are all the encodings, apart from the sign in
+/// the top bit.
 fn has_small_order(x: &[u8]) -> bool {
     const ORDER_8: [[u8; 32]; 2] = [
         *b"\x26\xe8\x95\x8f\xc2\xb2\x27\xb0\x45\xc3\xf4\x89\xf2\xef\x98\xf0\xd5\xdf\xac\x05\xd3\xc6\x33\x39\xb1\x38\x02\x88\x6d\x53\xfc\x05",
@@ -375,7 +376,7 @@ fn hmac_algorithms(length: usize, declared: Option<Algorithm>) -> Result<Vec<Alg
         .map_or(32, |a| a.1);
     if length < least {
         return Err(Unusable::Wrong {
-            why: format!("a secret of {length} bytes, where at least {least} are needed"),
+            why: format!("the secret has {length} bytes, but at least {least} are required"),
             hint: "A secret must be at least as long as the hash: 32 bytes for HS256, 48 for HS384, 64 for HS512.",
         });
     }

@@ -1,4 +1,4 @@
-//! Sets of JSON Web Keys (RFC 7517 section 5): which keys a text holds.
+//! Sets of JSON Web Keys (RFC 7517 section 5): the keys in a text.
 
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
@@ -8,14 +8,14 @@ use crate::json;
 use crate::key::{Key, Unusable};
 use crate::quoted::quoted;
 
-/// The longest text that is read for keys, in bytes.
+/// The longest text of keys that is read, in bytes.
 pub const MAX_KEY_SET_BYTES: usize = 256 * 1024;
 
 /// The usable keys of a JWK or a JWK Set. There is at least one.
 #[derive(Debug)]
 pub struct KeySet(Vec<Key>);
 
-/// What is wrong with a text that should hold keys.
+/// What is wrong with a text that should contain keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySetError {
     /// The facts; never key material.
@@ -27,19 +27,19 @@ pub struct KeySetError {
 impl KeySet {
     /// Reads a JWK or a JWK Set.
     ///
-    /// Keys that this extension has no use for (another `kty` or `crv`, `use` other than `sig`, an
-    /// `alg` that is not one of the twelve) are passed over, as RFC 7517 section 5 asks. A key of a
-    /// kind that is supported must be sound.
+    /// Keys that this extension cannot use (another `kty` or `crv`, `use` other than `sig`, an `alg`
+    /// that is not one of the twelve) are ignored, as RFC 7517 section 5 asks. A key of a supported kind
+    /// must be valid.
     ///
     /// # Errors
     /// [`KeySetError`] for a text that is not JSON, a malformed or weak key, a private key, two keys
-    /// of one `kid`, a set that mixes secrets with public keys, and a set with no usable key.
+    /// with one `kid`, a set that mixes secrets with public keys, and a set with no usable key.
     pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
-        const FORM: &str = "Give a JWK, or a JWK Set: {\"keys\": [...]}.";
+        const FORM: &str = "Give a JWK or a JWK Set: {\"keys\": [...]}.";
         if text.len() > MAX_KEY_SET_BYTES {
             return Err(KeySetError {
                 detail: format!("the text is longer than {MAX_KEY_SET_BYTES} bytes"),
-                hint: "Leave out the keys that no token is signed with.",
+                hint: "Remove the keys that sign no tokens.",
             });
         }
         let value = json::parse(text, json::MAX_DEPTH).map_err(|fault| KeySetError {
@@ -65,13 +65,11 @@ impl KeySet {
             Some(_) => return Err(malformed("\"keys\" is not an array")),
         };
         let mut keys = Vec::new();
-        let mut passed_over = Vec::new();
+        let mut ignored = Vec::new();
         for (index, jwk) in members.into_iter().enumerate() {
             match Key::read(jwk) {
                 Ok(key) => keys.push(key),
-                Err(Unusable::NotForUs(why)) => {
-                    passed_over.push(format!("key {}: {why}", index + 1))
-                }
+                Err(Unusable::NotForUs(why)) => ignored.push(format!("key {}: {why}", index + 1)),
                 Err(Unusable::Wrong { why, hint }) => {
                     return Err(KeySetError {
                         detail: format!("key {}: {why}", index + 1),
@@ -81,21 +79,21 @@ impl KeySet {
             }
         }
         let set = Self(keys);
-        set.check(&passed_over)?;
+        set.check(&ignored)?;
         Ok(set)
     }
 
     /// What must hold between the keys of one set.
-    fn check(&self, passed_over: &[String]) -> Result<(), KeySetError> {
+    fn check(&self, ignored: &[String]) -> Result<(), KeySetError> {
         let wrong = |detail, hint| Err(KeySetError { detail, hint });
         if self.0.is_empty() {
-            let why = match passed_over {
+            let why = match ignored {
                 [] => "the set is empty".into(),
                 reasons => reasons.join("; "),
             };
             return wrong(
                 format!("no usable key: {why}"),
-                "Usable are signature keys: RSA, EC on P-256 or P-384, OKP on Ed25519, and oct.",
+                "Usable keys are signature keys: RSA, EC (P-256 or P-384), OKP (Ed25519) or oct.",
             );
         }
         for (index, key) in self.0.iter().enumerate() {
@@ -105,31 +103,31 @@ impl KeySet {
                         "two keys have the \"kid\" {}",
                         quoted(key.id.as_deref().unwrap_or(""))
                     ),
-                    "A key id names one key.",
+                    "Give each key a \"kid\" of its own.",
                 );
             }
         }
-        // A public key is known to all; were it taken for a secret, anybody could sign.
+        // Everyone knows a public key: if it were taken for a secret, anyone could sign.
         if self.0.iter().any(Key::is_secret) && !self.0.iter().all(Key::is_secret) {
             return wrong(
                 "the set mixes secret (oct) and public keys".into(),
-                "Keep shared secrets and public keys in sets of their own.",
+                "Keep shared secrets and public keys in separate sets.",
             );
         }
         Ok(())
     }
 
-    /// The keys that may verify a token of this header, in the order of the set.
+    /// The keys that may verify a token with this header, in the order of the set.
     pub(crate) fn fitting<'a>(&'a self, header: &'a Header) -> impl Iterator<Item = &'a Key> {
         self.0.iter().filter(move |key| key.fits(header))
     }
 
-    /// The algorithms that some key of the set does.
+    /// The algorithms that the keys of the set support.
     pub(crate) fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
         self.0.iter().flat_map(|key| key.algorithms.iter().copied())
     }
 
-    /// The keys for a person's eyes: at most eight, without material.
+    /// The keys, for messages: at most eight, without key material.
     pub(crate) fn summary(&self) -> String {
         let mut names: Vec<_> = self.0.iter().take(8).map(ToString::to_string).collect();
         if self.0.len() > names.len() {
@@ -138,7 +136,7 @@ impl KeySet {
         names.join(", ")
     }
 
-    /// A JSON array of `kty`, `kid` and `alg` of each key: what may be shown of a set, in ASCII.
+    /// A JSON array of the `kty`, `kid` and `alg` of each key, in ASCII: what may be shown of a set.
     pub fn public_members(&self) -> String {
         let json = Value::Array(self.0.iter().map(Key::public_members).collect()).to_string();
         let ascii = |c: char, units: &mut [u16; 2]| {
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_for_something_else_are_passed_over() {
+    fn keys_for_something_else_are_ignored() {
         let others = [
             okp(r#","use":"enc""#),
             okp(r#","key_ops":["sign"]"#),
@@ -287,9 +285,9 @@ mod tests {
                 set(&[okp(""), rsa(2048, r#","use":"enc","d":"AA""#)]),
                 "key 2: it is a private key",
             ),
-            (rsa(1024, ""), "key 1: an RSA key of 1024 bits"),
-            (rsa(2047, ""), "key 1: an RSA key of 2047 bits"),
-            (rsa(8193, ""), "key 1: an RSA key of 8193 bits"),
+            (rsa(1024, ""), "key 1: the RSA key has 1024 bits"),
+            (rsa(2047, ""), "key 1: the RSA key has 2047 bits"),
+            (rsa(8193, ""), "key 1: the RSA key has 8193 bits"),
             (
                 rsa(2048, "").replace("AQAB", "AQAC"),
                 "key 1: \"e\" is not a usable RSA exponent",
@@ -308,11 +306,11 @@ mod tests {
             ),
             (
                 oct(31, ""),
-                "key 1: a secret of 31 bytes, where at least 32",
+                "key 1: the secret has 31 bytes, but at least 32",
             ),
             (
                 oct(47, r#","alg":"HS384""#),
-                "key 1: a secret of 47 bytes, where at least 48",
+                "key 1: the secret has 47 bytes, but at least 48",
             ),
             (
                 r#"{"kty":"RSA","e":"AQAB"}"#.into(),
@@ -334,11 +332,11 @@ mod tests {
             (okp_of(identity), "key 1: \"x\" is a point of small order"),
             (
                 ec([0; 32]),
-                "key 1: \"x\" and \"y\" are not a point of the curve",
+                "key 1: \"x\" and \"y\" are not a point on the curve",
             ),
             (
                 ec([0xff; 32]),
-                "key 1: \"x\" and \"y\" are not a point of the curve",
+                "key 1: \"x\" and \"y\" are not a point on the curve",
             ),
             (okp(r#","kid":7"#), "key 1: \"kid\" is not a string"),
             (

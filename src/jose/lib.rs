@@ -1,11 +1,11 @@
 //! JSON Web Tokens: the compact form, key sets, algorithms, the rules for claims, and the reasons
 //! for a rejection.
 //!
-//! Nothing here knows Postgres, reads a clock or keeps state: the trusted keys and the time are
-//! arguments. So a rule can be read, fuzzed, timed and tested by itself.
+//! Nothing here knows Postgres or reads a clock: the trusted keys and the time are arguments. So each
+//! rule can be read, fuzzed, timed and tested by itself.
 //!
-//! Two functions carry the security of the whole extension:
-//! [`verify`] accepts a token, and `Key::fits` (in `key.rs`) says which keys may be asked.
+//! Two functions carry the security of the whole extension: [`verify`] accepts a token, and `Key::fits`
+//! (in `key.rs`) says which keys may verify it.
 
 mod claims;
 mod clerk_permissions;
@@ -20,6 +20,7 @@ mod quoted;
 mod rejection;
 mod signature;
 mod verify;
+mod words;
 
 pub use claims::{Claims, Clock};
 pub use compact::MAX_TOKEN_BYTES;

@@ -1,11 +1,11 @@
-//! One name for what issuers call differently: the organisation that a user acts for, and what the
-//! user may do there. Pure: verified claims in, answers out; no Postgres, no state.
+//! One name for what issuers name differently: the organization that a user acts for, and what the user
+//! may do there. Pure: verified claims in, answers out; no Postgres, no state.
 //!
 //! The answers come from claims that the issuer or the application's operator controls, never from
-//! `user_metadata`: Supabase lets users edit it themselves
+//! `user_metadata`: Supabase lets users edit that themselves
 //! (<https://supabase.github.io/splinter/0015_rls_references_user_metadata>).
 //!
-//! A claim of the wrong JSON type is as if absent, and so is an empty string.
+//! A claim of the wrong JSON type counts as absent, and so does an empty string.
 
 use std::borrow::Cow;
 
@@ -15,17 +15,17 @@ use crate::clerk_permissions::Masks;
 
 type Claims = Map<String, Value>;
 
-/// The organisation's id, in the issuer's own form.
+/// The organization's id, in the issuer's own form.
 pub fn org_id(claims: &Claims) -> Option<&str> {
     match Shape::of(claims) {
         Shape::ClerkV1 | Shape::WorkOs | Shape::Auth0 => text(claims, "org_id"),
         Shape::ClerkV2 | Shape::NeonAuth => text(object(claims, "o")?, "id"),
-        // Where an operator puts it: app_metadata is written by the server alone.
+        // Where an operator stores it: only the server writes app_metadata.
         Shape::Supabase => text(object(claims, "app_metadata")?, "org_id"),
     }
 }
 
-/// The user's role in the organisation, without Clerk's `org:`. Not the database role.
+/// The user's role in the organization, without Clerk's `org:`. Not the database role.
 pub fn org_role(claims: &Claims) -> Option<&str> {
     match Shape::of(claims) {
         Shape::ClerkV1 => without_prefix(text(claims, "org_role")?),
@@ -40,7 +40,7 @@ pub fn org_role(claims: &Claims) -> Option<&str> {
     }
 }
 
-/// The organisation's name as it stands in addresses.
+/// The organization's name as used in URLs.
 pub fn org_slug(claims: &Claims) -> Option<&str> {
     match Shape::of(claims) {
         Shape::ClerkV1 => text(claims, "org_slug"),
@@ -53,8 +53,8 @@ pub fn org_slug(claims: &Claims) -> Option<&str> {
     }
 }
 
-/// What the user may do, as the issuer's dashboard writes it. None where the token says nothing
-/// about permissions, an empty list where it says that there are none.
+/// What the user may do, as the issuer's dashboard writes it. None if the token says nothing about
+/// permissions, an empty list if it says that there are none.
 pub fn permissions(claims: &Claims) -> Option<Vec<Cow<'_, str>>> {
     Some(match stated(claims)? {
         Stated::List(list) => list
@@ -70,9 +70,9 @@ pub fn permissions(claims: &Claims) -> Option<Vec<Cow<'_, str>>> {
     })
 }
 
-/// The memory in bytes that [`permissions`], and an array made of them, take at most.
+/// The maximum memory in bytes for [`permissions`] and an array made of them.
 ///
-/// Clerk's permissions can be far longer than the claims: each names its feature in full.
+/// Clerk's permissions can be far longer than the claims: each repeats the name of its feature.
 pub fn size_of_permissions(claims: &Claims) -> usize {
     const EACH: usize = 256;
     match stated(claims) {
@@ -94,7 +94,7 @@ pub fn has_permission(claims: &Claims, permission: &str) -> bool {
         Some(Stated::Scope(scope)) => scope
             .split_ascii_whitespace()
             .any(|item| item == permission),
-        // Compared in parts, so that nothing is built for what is not asked.
+        // Compared in parts, so that no other permission is built.
         Some(Stated::Masks(masks)) => permission
             .strip_prefix("org:")
             .and_then(|rest| rest.split_once(':'))
@@ -102,8 +102,8 @@ pub fn has_permission(claims: &Claims, permission: &str) -> bool {
     }
 }
 
-/// Whose words a token uses. Every function above asks this first, so that no answer is put
-/// together from claims of two shapes.
+/// Which issuer's claim names a token uses. Every function above asks this first, so that no answer
+/// combines claims of two shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     /// <https://clerk.com/docs/guides/sessions/session-tokens>, tab "Version 1".
@@ -112,8 +112,8 @@ enum Shape {
     ClerkV2,
     /// <https://workos.com/docs/reference/authkit/session-tokens>
     WorkOs,
-    /// <https://auth0.com/docs/manage-users/organizations/using-tokens>, and every token that
-    /// none of the others claims: its words are OAuth's own (`scope`, RFC 8693 section 4.2).
+    /// <https://auth0.com/docs/manage-users/organizations/using-tokens>, and every token that fits none
+    /// of the others: its claim names are OAuth's own (`scope`, RFC 8693 section 4.2).
     Auth0,
     /// <https://neon.com/docs/auth/guides/plugins/jwt>
     NeonAuth,
@@ -122,15 +122,15 @@ enum Shape {
 }
 
 impl Shape {
-    /// **The rule that says which issuer's words count**, by the claims alone: an issuer may have
-    /// any address (custom domains), and tokens are signed, so that only who writes a template or
-    /// a hook could confuse it.
+    /// **The rule that says which issuer's claim names count**, by the claims alone: an issuer may have
+    /// any address (custom domains), and tokens are signed, so only the author of a template or a hook
+    /// could confuse it.
     fn of(claims: &Claims) -> Self {
         let has = |name| text(claims, name).is_some();
         let starts = |name, prefix| text(claims, name).is_some_and(|text| text.starts_with(prefix));
 
-        // First what the issuer's documentation says is always there: templates and hooks add
-        // claims in another issuer's words to it, they do not take it away.
+        // First what the issuer's documentation says is always there: templates and hooks may add claims
+        // with another issuer's names, but do not remove it.
         if claims.get("v").and_then(Value::as_f64) == Some(2.0) {
             return Self::ClerkV2;
         }
@@ -149,11 +149,11 @@ impl Shape {
             return Self::Auth0;
         }
 
-        // Then, for tokens from templates and from issuers that write like one of these, the
-        // claims that only one of them has.
+        // Then, for tokens from templates and from issuers that resemble one of these, the claims that
+        // only one of them has.
         if let Some(o) = object(claims, "o") {
-            // Templates leave `v` out (<https://clerk.com/docs/guides/sessions/jwt-templates>); the
-            // short names are Clerk's alone.
+            // Templates leave `v` out (<https://clerk.com/docs/guides/sessions/jwt-templates>); only
+            // Clerk uses the short names.
             let clerks = ["rol", "slg", "per", "fpm"];
             if clerks.iter().any(|name| o.contains_key(*name)) {
                 Self::ClerkV2
@@ -184,22 +184,22 @@ fn is_workos(issuer: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// WorkOS's `role` is the role in the organisation, unless a JWT template has made it the database
-/// role: <https://workos.com/docs/integrations/supabase-authkit>.
+/// WorkOS's `role` is the role in the organization, unless a JWT template has made it the database role:
+/// <https://workos.com/docs/integrations/supabase-authkit>.
 fn workos_role(claims: &Claims) -> Option<&str> {
     /// The database roles that templates name: ours, PostgREST's and Supabase's.
     const DATABASE_ROLES: [&str; 4] = ["authenticated", "anonymous", "anon", "service_role"];
 
-    // A role only comes with an organisation: https://workos.com/docs/authkit/sessions. What
-    // stands there without one was put there by a template.
+    // A role only comes with an organization: https://workos.com/docs/authkit/sessions. Without one, a
+    // template has set the claim.
     text(claims, "org_id")?;
-    // Whatever its value: that it is there says that `role` has been moved. A user without a
-    // membership has null.
+    // Whatever its value, its presence shows that `role` has been moved. A user without a membership has
+    // null.
     if claims.contains_key("user_role") {
         return text(claims, "user_role");
     }
     let role = text(claims, "role")?;
-    // A template may overwrite `role` and move nothing; `roles` then still has the membership's.
+    // A template may overwrite `role` and move nothing; then `roles` still has the membership's.
     let moved = DATABASE_ROLES.contains(&role)
         || list(claims, "roles")
             .is_some_and(|roles| !roles.iter().any(|item| item.as_str() == Some(role)));
@@ -214,7 +214,7 @@ fn masks<'a>(claims: &'a Claims, o: &'a Claims) -> Masks<'a> {
     )
 }
 
-/// Permissions as they stand in the token.
+/// Permissions as the token states them.
 enum Stated<'a> {
     List(&'a [Value]),
     Scope(&'a str),
@@ -224,8 +224,8 @@ enum Stated<'a> {
 fn stated(claims: &Claims) -> Option<Stated<'_>> {
     match Shape::of(claims) {
         Shape::ClerkV1 => list(claims, "org_permissions").map(Stated::List),
-        // Without an active organisation Clerk's own libraries have no permissions either, rather
-        // than none of them.
+        // Without an active organization, Clerk's own libraries return no list either, rather than an
+        // empty one.
         Shape::ClerkV2 => object(claims, "o").map(|o| Stated::Masks(masks(claims, o))),
         Shape::WorkOs => list(claims, "permissions").map(Stated::List),
         // `permissions` is there where the API adds them to its tokens; `scope` is then only what
@@ -283,7 +283,7 @@ mod tests {
         json!({"v": 2, "fea": fea, "o": {"id": "org_1", "rol": "admin", "per": per, "fpm": fpm}})
     }
 
-    /// What Clerk's three claims grant, of which at least an empty list must come.
+    /// What Clerk's three claims grant; the result is always a list.
     fn decoded(fea: &str, per: &str, fpm: &str) -> Vec<String> {
         permitted(clerk_v2(json!(fea), json!(per), json!(fpm))).expect("a list")
     }
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_role_never_comes_out_as_the_organisations() {
+    fn a_database_role_never_comes_out_as_the_organizations() {
         for vector in issuers() {
             let mut claims = claims(vector["claims"].clone());
             for role in ["authenticated", "anonymous", "anon", "service_role"] {

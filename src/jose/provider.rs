@@ -1,4 +1,4 @@
-//! A provider: an issuer whose keys a database trusts, and what it asks of their tokens beyond a good
+//! A provider: an issuer whose keys a database trusts, and what it requires of tokens beyond a valid
 //! signature.
 
 use std::net::IpAddr;
@@ -14,8 +14,9 @@ use crate::key::Key;
 use crate::key_set::{KeySet, KeySetError};
 use crate::quoted::quoted;
 use crate::rejection::{Near, Rejection};
+use crate::words;
 
-/// A row of `auth.providers`, as JSON gives it.
+/// A row of `auth.providers`, from JSON.
 #[derive(Debug, Clone, Deserialize)]
 #[allow(missing_docs)] // the columns' comments are in the database
 pub struct ProviderRow {
@@ -31,7 +32,8 @@ pub struct ProviderRow {
     pub allowed_roles: Vec<String>,
     pub default_role: Option<String>,
     pub enabled: bool,
-    /// Read only to be there: a NULL that Postgres finds makes it quote the row, keys and all.
+    /// Read only to check that it is there: when Postgres finds a NULL, its error quotes the row, keys
+    /// included.
     pub created_at: String,
     pub updated_at: String,
 }
@@ -39,14 +41,14 @@ pub struct ProviderRow {
 /// An issuer whose keys are trusted.
 #[derive(Debug)]
 pub struct Provider {
-    /// The key of the table; names the provider in errors.
+    /// The primary key of the table; names the provider in errors.
     pub name: String,
-    /// `iss`, compared byte for byte (RFC 7519 section 4.1.1); `None` for tokens that carry none.
+    /// `iss`, compared byte for byte (RFC 7519 section 4.1.1); `None` for tokens without one.
     issuer: Option<String>,
     enabled: bool,
-    /// `None` while nobody has put keys there: then no token fits.
+    /// `None` until keys are stored: then no token fits.
     keys: Option<KeySet>,
-    /// `None`: whatever the keys allow.
+    /// `None`: all that the keys support.
     algorithms: Option<Vec<Algorithm>>,
     audience: Option<Vec<String>>,
     authorized_parties: Option<Vec<String>>,
@@ -62,12 +64,12 @@ pub struct RoleRules {
     pub claim: Vec<String>,
     /// The roles that it may name.
     pub allowed: Vec<String>,
-    /// The role where the claim is absent or names another; `None` is a refusal.
+    /// The role if the claim is absent or names another; `None`: refuse.
     pub default: Option<String>,
 }
 
 impl Default for RoleRules {
-    /// The rules where no provider has its own.
+    /// The rules for tokens without a provider.
     fn default() -> Self {
         Self {
             claim: vec!["role".into()],
@@ -78,8 +80,8 @@ impl Default for RoleRules {
 }
 
 impl RoleRules {
-    /// The role that the claims name, and the role that they get: the same where it is allowed, else
-    /// the default.
+    /// The role that the claims name, and the role that they get: the same if it is allowed, else the
+    /// default.
     #[must_use]
     pub fn role<'a>(
         &'a self,
@@ -94,7 +96,7 @@ impl RoleRules {
     }
 }
 
-/// What is wrong with a row, or between two.
+/// What is wrong with a row or between two rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderError {
     /// The provider's name.
@@ -109,7 +111,7 @@ impl Provider {
     /// Reads a row.
     ///
     /// # Errors
-    /// [`ProviderError`], whose detail and hint are for the one who writes the row.
+    /// [`ProviderError`], with a detail and a hint for the writer of the row.
     pub fn new(row: ProviderRow) -> Result<Self, ProviderError> {
         let name = row.name;
         let wrong = |detail: String, hint| ProviderError {
@@ -118,7 +120,10 @@ impl Provider {
             hint,
         };
         if name.is_empty() {
-            return Err(wrong("the name is empty".into(), "Name the provider."));
+            return Err(wrong(
+                "the name is empty".into(),
+                "Give the provider a name.",
+            ));
         }
         if row.issuer.as_deref() == Some("") {
             return Err(wrong(
@@ -131,12 +136,12 @@ impl Provider {
         {
             return Err(wrong(
                 format!("jwks_url {} is neither https nor loopback", quoted(url)),
-                "Whoever can change the answer on its way could choose the keys: use https.",
+                "Use https: anyone who can change the response in transit could choose the keys.",
             ));
         }
         if row.jwks.is_none() && row.jwks_url.is_none() {
             return Err(wrong(
-                "it has no keys".into(),
+                "the provider has no keys".into(),
                 "Put the issuer's JWK Set into jwks.",
             ));
         }
@@ -147,7 +152,7 @@ impl Provider {
             if list.as_ref().is_some_and(Vec::is_empty) {
                 return Err(wrong(
                     format!("{column} is empty: it would accept no token"),
-                    "For any, use NULL.",
+                    "To accept any, use NULL.",
                 ));
             }
         }
@@ -159,7 +164,7 @@ impl Provider {
                 Some(read.map_err(|name| {
                     wrong(
                         format!("algorithm {} is not supported", quoted(&name)),
-                        crate::rejection::ALGORITHMS,
+                        words::ALGORITHMS,
                     )
                 })?)
             }
@@ -175,14 +180,14 @@ impl Provider {
             if role == "none" || role.is_empty() {
                 return Err(wrong(
                     format!("{} is not the name of a role", quoted(role)),
-                    "SET ROLE none would give the token the rights of the one who connects.",
+                    "SET ROLE none would give the token the connecting user's privileges.",
                 ));
             }
         }
         if row.role_claim.is_empty() {
             return Err(wrong(
                 "role_claim is empty".into(),
-                "Give the path of a claim: '{role}'.",
+                "Give the path of a claim, such as '{role}'.",
             ));
         }
         let provider = Self {
@@ -202,8 +207,8 @@ impl Provider {
         };
         if provider.keys.is_some() && provider.allowed_algorithms().next().is_none() {
             return Err(wrong(
-                "no usable key: algorithms leaves none that a key in jwks does".into(),
-                "Leave algorithms NULL to allow whatever the keys do.",
+                "no usable key: no key in jwks supports any of the algorithms".into(),
+                "Leave algorithms NULL to allow all that the keys support.",
             ));
         }
         Ok(provider)
@@ -215,11 +220,12 @@ impl Provider {
         self.enabled
     }
 
-    /// Whether a token could belong to either of two providers: both enabled, of one issuer, with an
-    /// algorithm in common. (Key ids do not tell them apart: a token may have none.)
+    /// Whether no token could belong to either of two providers, which it could if both are enabled and
+    /// have the same issuer and an algorithm in common. (Key ids do not distinguish them: a token may
+    /// have none.)
     ///
     /// # Errors
-    /// [`ProviderError`] when it could.
+    /// [`ProviderError`] if a token could.
     pub fn check_apart(&self, other: &Self) -> Result<(), ProviderError> {
         if !self.enabled || !other.enabled || self.issuer != other.issuer {
             return Ok(());
@@ -231,10 +237,10 @@ impl Provider {
             Err(ProviderError {
                 name: self.name.clone(),
                 detail: format!(
-                    "the provider {} has the same issuer, and a token with \"alg\" \"{algorithm:?}\" could belong to either",
+                    "provider {} has the same issuer, and a token with \"alg\" \"{algorithm:?}\" could belong to either",
                     quoted(&other.name)
                 ),
-                hint: crate::rejection::APART,
+                hint: words::APART,
             })
         })
     }
@@ -250,7 +256,7 @@ impl Provider {
             .is_none_or(|list| list.contains(&algorithm))
     }
 
-    /// The keys that may verify a token of this header.
+    /// The keys that may verify a token with this header.
     pub(crate) fn fitting<'a>(&'a self, header: &'a Header) -> impl Iterator<Item = &'a Key> {
         let keys = self.keys.iter().filter(|_| self.allows(header.algorithm));
         keys.flat_map(|keys| keys.fitting(header))
@@ -281,10 +287,10 @@ impl Provider {
     }
 }
 
-/// The enabled providers of an issuer.
+/// The enabled providers with this issuer.
 ///
 /// # Errors
-/// [`Rejection::UnknownIssuer`], with what comes near.
+/// [`Rejection::UnknownIssuer`], with the provider that was probably meant.
 pub(crate) fn of_issuer<'a>(
     providers: &'a [Provider],
     issuer: Option<&str>,
@@ -338,7 +344,7 @@ fn is_https_or_loopback(url: &str) -> bool {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
         None => authority.split(':').next().unwrap_or_default(),
     };
-    // A user name in a URL is there to make one host look like another.
+    // A user name in a URL can make one host look like another.
     let plain = !host.is_empty() && !authority.contains('@') && !url.contains(char::is_whitespace);
     let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     plain && (scheme == "https" || (scheme == "http" && loopback))
@@ -377,12 +383,12 @@ mod tests {
         for (changes, detail) in [
             (json!({"name": ""}), "the name is empty"),
             (json!({"issuer": ""}), "the issuer is empty"),
-            (json!({"jwks": null}), "it has no keys"),
+            (json!({"jwks": null}), "the provider has no keys"),
             (json!({"jwks": {"keys": []}}), "jwks: no usable key"),
             (json!({"jwks": "text"}), "jwks: not a JSON object"),
             (
                 json!({"jwks": {"kty": "oct", "k": "AA"}}),
-                "jwks: key 1: a secret of 1 bytes",
+                "jwks: key 1: the secret has 1 bytes",
             ),
             (
                 json!({"jwks_url": "http://example.com/jwks"}),
@@ -394,11 +400,11 @@ mod tests {
             ),
             (
                 json!({"algorithms": ["RS256"]}),
-                "no usable key: algorithms leaves none",
+                "no usable key: no key in jwks supports",
             ),
             (
                 json!({"algorithms": []}),
-                "no usable key: algorithms leaves none",
+                "no usable key: no key in jwks supports",
             ),
             (
                 json!({"allowed_roles": ["none"]}),

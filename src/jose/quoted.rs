@@ -1,9 +1,9 @@
-//! Texts from outside in messages.
+//! Quoting untrusted text in messages.
 
-/// A text from outside, fit for a message: in quotes, ASCII, escaped, at most 64 characters.
+/// Untrusted text, made fit for a message: in quotes, ASCII, escaped, at most 64 characters.
 ///
-/// Escaping keeps line ends out of the log and bytes that the server encoding lacks out of the
-/// protocol.
+/// Escaping keeps line breaks out of the log, and keeps characters that the server encoding lacks out of
+/// the protocol.
 pub fn quoted(text: &str) -> String {
     const MOST: usize = 64;
     let shown: String = text

@@ -1,12 +1,8 @@
-//! Why a token was rejected: one value for each reason, with the stage it belongs to, the line that
-//! applications match on, the facts, and what the reader can do.
-
-use std::fmt;
+//! Why a token was rejected: one value for each reason, with the stage it belongs to.
 
 use jsonwebtoken::Algorithm;
 
 use crate::json::Fault;
-use crate::quoted::quoted;
 
 /// A step of verification. They run in this order and the first that fails is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,22 +19,8 @@ pub enum Stage {
     Payload,
     /// `exp`, `nbf`, `iat` against the clock.
     Time,
-    /// What the one who trusts the keys asks for beyond that.
+    /// What the owner of the trusted keys requires beyond that.
     Policy,
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Structure => "structure",
-            Self::Header => "header",
-            Self::Key => "key",
-            Self::Signature => "signature",
-            Self::Payload => "payload",
-            Self::Time => "time",
-            Self::Policy => "policy",
-        })
-    }
 }
 
 /// One of the three parts of a token.
@@ -52,11 +34,12 @@ pub enum Part {
     Signature,
 }
 
-/// Why a token was rejected. What it quotes of a token is escaped and cut short ([`quoted`]).
+/// Why a token was rejected. What a message quotes from a token is escaped and truncated
+/// ([`quoted`](crate::quoted)).
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)] // each variant's fields are named for what they hold
 pub enum Rejection {
-    /// No token at all was given where one is wanted.
+    /// No token was given where one is required.
     Missing,
     TooLong {
         /// in bytes
@@ -68,8 +51,8 @@ pub enum Rejection {
     NotBase64Url(Part),
     HeaderNotObject(Option<Fault>),
     HeaderExtension(&'static str),
-    /// The payload is read for this before the signature is verified, so that no two readers can
-    /// differ about what was signed.
+    /// Checked before the signature is verified, so that no two readers can differ about what was
+    /// signed.
     PayloadDuplicateMember(String),
 
     NoAlgorithm,
@@ -77,9 +60,9 @@ pub enum Rejection {
     NotAJwt(String),
     HeaderMemberNotString(&'static str),
 
-    /// Nobody has said which keys to trust.
+    /// No keys are trusted.
     NoTrustedKeys,
-    /// No provider that is enabled has this `iss`.
+    /// No enabled provider has this `iss`.
     UnknownIssuer {
         issuer: Option<String>,
         near: Option<Near>,
@@ -87,10 +70,10 @@ pub enum Rejection {
     NoKeyFits {
         algorithm: Algorithm,
         key_id: Option<String>,
-        /// Of the session's keys; a provider's are nobody's business.
+        /// The session's keys; a provider's are not shown.
         trusted: Option<String>,
     },
-    /// More than one provider has a key that fits.
+    /// More than one provider has a matching key.
     SeveralProviders,
 
     BadSignature {
@@ -104,7 +87,7 @@ pub enum Rejection {
         name: &'static str,
         expected: &'static str,
     },
-    /// The claims are JSON, but not JSON that this database can hold.
+    /// The claims are JSON, but this database cannot store them.
     NotRepresentable(String),
 
     /// Times in seconds since the epoch (RFC 7519 NumericDate).
@@ -138,39 +121,39 @@ pub enum Rejection {
     /// `jti` did not increase.
     Replayed {
         jti: i64,
-        /// The highest accepted before, where that is known.
+        /// The highest accepted before, if known.
         last: Option<i64>,
     },
 }
 
-/// A provider that an unknown issuer may have meant.
+/// A provider that was probably meant by an unknown issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Near {
-    /// It has this issuer, and is disabled.
+    /// It has this issuer but is disabled.
     Disabled(String),
-    /// Its issuer differs by a slash at the end.
+    /// Its issuer differs only by a trailing slash.
     Slash(String),
-    /// Its issuer differs by what is before `://`.
+    /// Its issuer differs only in what is before `://`.
     Scheme(String),
 }
 
-/// Why a token does not get the database role that it names.
+/// Why a token may not assume the database role that it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoleFault {
-    /// The claim is absent, or not a string, and there is no default.
+    /// The claim is absent or not a string, and there is no default.
     Absent,
-    /// It is not in the list.
+    /// It is not in `allowed_roles`.
     NotAllowed,
     /// It is a superuser, whatever the list says.
     Superuser,
 }
 
-/// A rejection, and the providers whose token it could be, once that is known.
+/// A rejection, and the providers that the token could belong to, once known.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rejected {
     /// Why.
     pub reason: Rejection,
-    /// The providers' names: one, or those of the token's issuer when none of them has a key for it.
+    /// The providers' names: one, or all that have the token's issuer if none of them has a key for it.
     pub providers: Vec<String>,
 }
 
@@ -179,19 +162,6 @@ impl From<Rejection> for Rejected {
         Self {
             reason,
             providers: Vec::new(),
-        }
-    }
-}
-
-impl Rejected {
-    /// The facts, beginning with the stage; never the token.
-    #[must_use]
-    pub fn detail(&self) -> String {
-        let detail = self.reason.detail();
-        match self.providers.as_slice() {
-            [] => detail,
-            [name] => format!("{detail} (provider {})", quoted(name)),
-            names => format!("{detail} (providers {})", list(names)),
         }
     }
 }
@@ -229,220 +199,4 @@ impl Rejection {
             | Self::Replayed { .. } => Stage::Policy,
         }
     }
-
-    /// The first line of the error. Applications match on these: they never change.
-    pub fn message(&self) -> &'static str {
-        match self {
-            Self::NotBase64Url(Part::Signature) => "invalid JWT signature encoding",
-            Self::NoTrustedKeys => "no key to verify the token with",
-            Self::UnknownIssuer { .. } => "unknown JWT issuer",
-            Self::SeveralProviders => "JWT could belong to several providers",
-            Self::Audience(_) => "JWT audience is not accepted",
-            Self::AuthorizedParty(_) => "JWT authorized party is not accepted",
-            Self::MissingClaim(_) => "JWT lacks a required claim",
-            Self::Role { .. } => "JWT role is not accepted",
-            Self::Expired { .. } => "Token used after it has expired",
-            Self::NotYetValid { .. } | Self::IssuedInFuture { .. } => {
-                "Token used before it is ready"
-            }
-            Self::Replayed { .. } => "Token ID must be strictly monotonically increasing.",
-            other => match other.stage() {
-                Stage::Structure => "invalid JWT encoding",
-                Stage::Header => "invalid JWT header",
-                Stage::Key => "no key fits the JWT",
-                Stage::Signature => "invalid JWT signature",
-                Stage::Payload => "invalid JWT payload",
-                Stage::Time | Stage::Policy => "JWT not accepted",
-            },
-        }
-    }
-
-    /// The facts, beginning with the stage; never the token.
-    pub fn detail(&self) -> String {
-        format!("{}: {}", self.stage(), self.facts())
-    }
-
-    fn facts(&self) -> String {
-        match self {
-            Self::Missing => "there is no token".into(),
-            Self::TooLong { limit } => format!("the token is longer than {limit} bytes"),
-            Self::NotThreeParts { found } => {
-                format!("a JWT has 3 parts with dots between, this has {found}")
-            }
-            Self::NotBase64Url(part) => {
-                let part = match part {
-                    Part::Header => "first",
-                    Part::Payload => "second",
-                    Part::Signature => "third",
-                };
-                format!("the {part} part is not base64url without padding")
-            }
-            Self::HeaderNotObject(None) => "the header is not a JSON object".into(),
-            Self::HeaderNotObject(Some(Fault::TooDeep(limit))) => {
-                format!("the header is nested deeper than {limit}")
-            }
-            Self::HeaderNotObject(Some(fault)) => format!("in the header: {fault}"),
-            Self::HeaderExtension(name) => {
-                format!("the header uses \"{name}\", which is not supported")
-            }
-            Self::PayloadDuplicateMember(name) => {
-                format!("in the payload: member {} appears twice", quoted(name))
-            }
-            Self::NoAlgorithm => "\"alg\" is missing".into(),
-            Self::UnknownAlgorithm(name) => format!("\"alg\" {} is not accepted", quoted(name)),
-            Self::NotAJwt(typ) => format!("\"typ\" {} is not a JWT", quoted(typ)),
-            Self::HeaderMemberNotString(name) => format!("\"{name}\" is not a string"),
-            Self::NoTrustedKeys => {
-                "neither this database nor this connection trusts any key".into()
-            }
-            Self::UnknownIssuer {
-                issuer: Some(issuer),
-                ..
-            } => {
-                format!(
-                    "no provider that is enabled has the \"iss\" {}",
-                    quoted(issuer)
-                )
-            }
-            Self::UnknownIssuer { issuer: None, .. } => {
-                "no provider that is enabled is for tokens without \"iss\"".into()
-            }
-            Self::NoKeyFits {
-                algorithm,
-                key_id,
-                trusted,
-            } => {
-                let key_id = match key_id {
-                    Some(id) => format!("\"kid\" {}", quoted(id)),
-                    None => "no \"kid\"".into(),
-                };
-                let token = format!("the token has \"alg\" \"{algorithm:?}\" and {key_id}");
-                match trusted {
-                    Some(keys) => format!("{token}; trusted keys: {keys}"),
-                    None => token,
-                }
-            }
-            Self::SeveralProviders => "more than one has a key that fits".into(),
-            Self::BadSignature {
-                algorithm,
-                tried,
-                fitting,
-            } => match (tried, fitting) {
-                (_, 1) => format!("no {algorithm:?} signature by the one key that fits"),
-                (tried, fitting) if tried < fitting => format!(
-                    "no {algorithm:?} signature by any of the first {tried} of the {fitting} keys that fit"
-                ),
-                _ => format!("no {algorithm:?} signature by any of the {fitting} keys that fit"),
-            },
-            Self::PayloadNotObject(None) => "not a JSON object".into(),
-            Self::PayloadNotObject(Some(fault)) => format!("not usable JSON: {fault}"),
-            Self::ClaimType { name, expected } => format!("\"{name}\" is not {expected}"),
-            Self::NotRepresentable(why) => format!("this database cannot hold the claims: {why}"),
-            Self::Expired { exp, now, skew } => {
-                format!(
-                    "\"exp\" {exp} + clock skew {skew} s has passed: it is {}",
-                    now.floor()
-                )
-            }
-            Self::NotYetValid { nbf, now, skew } => {
-                format!(
-                    "\"nbf\" {nbf} - clock skew {skew} s has not come: it is {}",
-                    now.floor()
-                )
-            }
-            Self::IssuedInFuture { iat, now, skew } => {
-                format!(
-                    "\"iat\" {iat} - clock skew {skew} s has not come: it is {}",
-                    now.floor()
-                )
-            }
-            Self::Audience(names) if names.is_empty() => "the token has no \"aud\"".into(),
-            Self::Audience(names) => format!("\"aud\" is {}", list(names)),
-            Self::AuthorizedParty(None) => "the token has no \"azp\"".into(),
-            Self::AuthorizedParty(Some(party)) => format!("\"azp\" is {}", quoted(party)),
-            Self::MissingClaim(name) => format!("there is no {}", quoted(name)),
-            Self::Role { named, why } => match (named, why) {
-                (None, _) => "the token names no role".into(),
-                (Some(name), RoleFault::Superuser) => {
-                    format!(
-                        "role {} is a superuser, which no token can be",
-                        quoted(name)
-                    )
-                }
-                (Some(name), _) => format!("role {} is not an allowed one", quoted(name)),
-            },
-            Self::Replayed {
-                jti,
-                last: Some(last),
-            } => {
-                format!("\"jti\" {jti} is not above {last}, which this connection has accepted")
-            }
-            Self::Replayed { jti, last: None } => {
-                format!("\"jti\" {jti} was not accepted when the token was presented")
-            }
-        }
-    }
-
-    /// What the reader of the error can do, where there is something.
-    pub fn hint(&self) -> Option<String> {
-        let fixed = match self {
-            Self::UnknownIssuer {
-                near: Some(near), ..
-            } => {
-                return Some(match near {
-                    Near::Disabled(name) => format!("The provider {} is disabled.", quoted(name)),
-                    Near::Slash(name) => format!(
-                        "The issuer of the provider {} differs only by a slash at the end.",
-                        quoted(name)
-                    ),
-                    Near::Scheme(name) => {
-                        format!(
-                            "The issuer of the provider {} differs only by its scheme.",
-                            quoted(name)
-                        )
-                    }
-                });
-            }
-            Self::Missing => "To forget a token, call auth.logout().",
-            Self::NoTrustedKeys => {
-                "Register a provider in auth.providers, or give the connection its keys in pg_session_jwt.jwk."
-            }
-            Self::UnknownIssuer { .. } => "Register a provider for it in auth.providers.",
-            Self::NoKeyFits { .. } => {
-                "If the issuer has rotated its keys, add the new ones from its JWK Set."
-            }
-            Self::SeveralProviders => APART,
-            Self::UnknownAlgorithm(name) if !name.eq_ignore_ascii_case("none") => ALGORITHMS,
-            Self::Expired { .. } => "Get a fresh token from the issuer and present it.",
-            Self::NotYetValid { .. } | Self::IssuedInFuture { .. } => {
-                "Compare the clocks of the issuer and of this server."
-            }
-            Self::AuthorizedParty(_) => {
-                "The provider's authorized_parties lists the applications whose tokens it takes."
-            }
-            Self::Audience(_) => "The provider's audience lists the names that a token may be for.",
-            Self::Role { .. } => {
-                "The provider's role_claim, allowed_roles and default_role say which roles its tokens get."
-            }
-            Self::Replayed { .. } => "Sign a new token with a higher \"jti\".",
-            _ => return None,
-        };
-        Some(fixed.into())
-    }
-}
-
-/// What to do about two providers that could claim one token.
-pub(crate) const APART: &str =
-    "Put the keys into one row, set algorithms so that they differ, or disable one.";
-
-pub(crate) const ALGORITHMS: &str = "Accepted are RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384 and HS512.";
-
-/// Several texts from outside, at most eight.
-fn list(texts: &[String]) -> String {
-    texts
-        .iter()
-        .take(8)
-        .map(|text| quoted(text))
-        .collect::<Vec<_>>()
-        .join(", ")
 }

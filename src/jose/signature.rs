@@ -7,9 +7,9 @@ use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use ring::rand::SystemRandom;
 use ring::{agreement, digest, hmac, signature};
 
-/// Whether `signature` is `key`'s over `signed` by `algorithm`.
+/// Whether `signature` is `key`'s signature of `signed` by `algorithm`.
 ///
-/// False also where key and algorithm are of different families.
+/// False also if key and algorithm are of different families.
 pub(crate) fn verify(
     signature: &[u8],
     signed: &[u8],
@@ -36,22 +36,22 @@ pub(crate) fn verify(
     }
 }
 
-/// The signatures that one key was found to have made, so that a token which comes again is not
-/// computed with again: a digest takes a twentieth of the time.
+/// The signatures that one key has verified, so that a token that is presented again is not verified
+/// again: a digest takes a twentieth of the time.
 ///
-/// What was good stays good: a key that is trusted no more takes its memory along.
+/// A valid signature stays valid; when a key is no longer trusted, its memory goes with it.
 #[derive(Default)]
 pub(crate) struct FoundGood(RefCell<HashSet<Digest>>);
 
-/// The first half of a SHA-256. A forged token would have to have the digest of one that is
-/// remembered: 2^128 attempts, which is what the signatures themselves resist.
+/// The first half of a SHA-256. A forged token would need the digest of a remembered one: 2^128
+/// attempts, which is what the signatures themselves resist.
 type Digest = [u8; 16];
 
-/// So many are remembered, in 68 KiB (17 bytes each, in a table of 4,096 of which seven eighths are used).
+/// At most this many are remembered, in 68 KiB (17 bytes each, in a table of 4,096, seven eighths full).
 const REMEMBERED: usize = 3584;
 
 impl FoundGood {
-    /// Whether `signature` over `signed` was found good before, or `verify` finds it so.
+    /// Whether `signature` of `signed` was verified before, or `verify` succeeds now.
     pub(crate) fn or_if(
         &self,
         signed: &[u8],
@@ -59,7 +59,8 @@ impl FoundGood {
         verify: impl FnOnce() -> bool,
     ) -> bool {
         let mut hash = digest::Context::new(&digest::SHA256);
-        // The dot keeps the two apart: what is signed has just one, and a signature comes after the second.
+        // The dot keeps the two apart: the signed part contains exactly one, and the signature follows
+        // the second.
         for part in [signed, b".", signature] {
             hash.update(part);
         }
@@ -80,8 +81,8 @@ impl FoundGood {
     }
 }
 
-/// Whether `point` (SEC 1, uncompressed) is on the curve: ring checks the other side's key before it
-/// agrees on a secret, of which nothing is kept.
+/// Whether `point` (SEC 1, uncompressed) is on the curve: ring checks the peer's key before it agrees on
+/// a secret, which is discarded.
 pub(crate) fn is_on_curve(curve: &'static agreement::Algorithm, point: &[u8]) -> bool {
     let own = agreement::EphemeralPrivateKey::generate(curve, &SystemRandom::new());
     let other = agreement::UnparsedPublicKey::new(curve, point);

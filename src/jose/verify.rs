@@ -11,39 +11,39 @@ use crate::key_set::KeySet;
 use crate::provider::{self, Provider};
 use crate::rejection::{Rejected, Rejection};
 
-/// So many keys are tried at the most: each costs a signature verification.
+/// At most this many keys are tried: each costs a signature verification.
 pub const MAX_KEYS_TRIED: usize = 8;
 
-/// Whose keys count.
+/// The keys that count.
 #[derive(Debug, Clone, Copy)]
 pub enum TrustedKeys<'a> {
-    /// Nobody's: every token is rejected.
+    /// None: every token is rejected.
     None,
-    /// Those of one set, of any issuer.
+    /// Those of one set, for any issuer.
     Set(&'a KeySet),
     /// Those of providers, each for its own issuer.
     Providers(&'a [Provider]),
 }
 
-/// A token that has been accepted, as far as rules ask about it again.
+/// What later rules need to know about an accepted token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Token {
     /// How it was signed.
     pub header: Header,
     /// The registered claims.
     pub claims: Claims,
-    /// The name of the provider whose key signed it, where there are providers.
+    /// The name of the provider whose key signed it, if there are providers.
     pub provider: Option<String>,
 }
 
-/// What [`verify`] found.
+/// The result of [`verify`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accepted {
     /// Who signed what, how, and for how long.
     pub token: Token,
     /// All claims.
     pub members: Map<String, Value>,
-    /// The same as the issuer wrote it: a JSON object of unique names, without U+0000.
+    /// The same, as the issuer wrote it: a JSON object with unique names and without U+0000.
     pub json: String,
 }
 
@@ -80,8 +80,8 @@ pub fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Accept
     })
 }
 
-/// Reads the payload. A member that is there twice is a matter of structure and rejected at once;
-/// any other fault waits until the signature has been found good.
+/// Reads the payload. A duplicate member is a matter of structure and rejected at once; any other fault
+/// is reported only once the signature has been verified.
 fn read_payload(payload: &[u8]) -> Result<Result<Value, Fault>, Rejection> {
     match json::parse(payload, json::MAX_DEPTH) {
         Err(Fault::DuplicateMember(name)) => Err(Rejection::PayloadDuplicateMember(name)),
@@ -89,8 +89,8 @@ fn read_payload(payload: &[u8]) -> Result<Result<Value, Fault>, Rejection> {
     }
 }
 
-/// Stages key and signature: the keys that are trusted for the token's issuer and that fit its header
-/// are tried in turn. Returns the provider that the key belongs to.
+/// Stages key and signature: tries in turn the keys that are trusted for the token's issuer and fit its
+/// header. Returns the provider that the key belongs to.
 fn check_signature<'a>(
     compact: &Compact,
     header: &Header,
@@ -113,8 +113,8 @@ fn check_signature<'a>(
             fitting
         }
         TrustedKeys::Providers(providers) => {
-            // Not verified yet, but nothing hangs on it: a token that names another issuer than its
-            // own is tried with the other's keys.
+            // Not verified yet, which is harmless: a token that names another issuer is tried with that
+            // issuer's keys.
             let issuer = payload.as_ref().ok().and_then(|claims| claims.get("iss"));
             let rows = provider::of_issuer(providers, issuer.and_then(Value::as_str))?;
             let mut fitting = Vec::new();
@@ -127,8 +127,8 @@ fn check_signature<'a>(
                     providers: rows.iter().map(|row| row.name.clone()).collect(),
                 });
             }
-            // Such rows are refused when they are written, but not where they arrive by logical
-            // replication, which fires no trigger for a statement.
+            // Such rows are refused when they are written, but not when they arrive by logical
+            // replication, which fires no statement-level triggers.
             let mut claimants: Vec<_> = fitting.iter().filter_map(|(_, row)| *row).collect();
             claimants.dedup_by_key(|row| std::ptr::from_ref(*row));
             if claimants.len() > 1 {
@@ -150,7 +150,7 @@ fn check_signature<'a>(
                 tried: fitting.len().min(MAX_KEYS_TRIED),
                 fitting: fitting.len(),
             },
-            // All of one provider, or of none.
+            // They all belong to one provider, or to none.
             providers: fitting
                 .iter()
                 .take(1)
@@ -184,7 +184,7 @@ mod tests {
     use crate::rejection::Stage;
     use serde::Deserialize;
 
-    /// Tokens that other libraries in other languages made, in `tests/vectors`.
+    /// Tokens made by other libraries in other languages, in `tests/vectors`.
     #[derive(Deserialize)]
     struct Vector {
         library: String,
@@ -292,7 +292,7 @@ mod tests {
             outcome,
         } in examples
         {
-            // The keys of the examples that must fail before the key stage are of no use to us.
+            // The keys of the examples that must fail before the key stage are not usable here.
             let keys = KeySet::parse(jwk.to_string().as_bytes()).ok();
             let trusted = keys.as_ref().map_or(TrustedKeys::None, TrustedKeys::Set);
             let then = verify(token.as_bytes(), trusted, at(1_300_819_379.0));
@@ -308,7 +308,7 @@ mod tests {
                     assert!(matches!(rejection, Rejection::Expired { .. }), "{source}");
                 }
                 "header" => assert_eq!(rejection.stage(), Stage::Header, "{source}"),
-                // A good signature over something that is no claims set.
+                // A valid signature over something that is not a claims set.
                 "payload" => assert_eq!(rejection.stage(), Stage::Payload, "{source}"),
                 other => panic!("{source}: {other}"),
             }
@@ -425,7 +425,7 @@ mod tests {
             verify(token.as_bytes(), TrustedKeys::Set(&keys), at(0.0)).expect_err("forged");
         assert_eq!(
             rejection.detail(),
-            "signature: no EdDSA signature by any of the first 8 of the 9 keys that fit"
+            "signature: the EdDSA signature does not verify with any of the first 8 of 9 matching keys"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens: presented, verified, counted, kept.
+//! Presenting, verifying, counting and caching tokens.
 
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
@@ -16,8 +16,8 @@ use crate::guc::{self, Presentation, Progress};
 use crate::memory;
 use crate::providers;
 
-/// Verifies a token that is, or is about to be, in force: by key, clock and policy, and for replay, unless
-/// its id has been counted. Notes in `presented` how far it has come thereby.
+/// Verifies a token that is, or is about to be, in force: key, clock and policy, and replay, unless its
+/// id has been counted. Updates the progress in `presented`.
 pub(super) fn accept(presented: &mut Presentation, keys: &Keys) -> Result<Rc<Identity>, Error> {
     let identity = verified(&presented.token, keys)?;
     if !presented.progress.counted
@@ -30,7 +30,7 @@ pub(super) fn accept(presented: &mut Presentation, keys: &Keys) -> Result<Rc<Ide
     Ok(identity)
 }
 
-/// Counts a token id, which must be above all that were counted before.
+/// Counts a token id, which must be greater than all that were counted before.
 fn count(jti: i64) -> Result<(), Rejection> {
     let last = guc::last_id();
     if !guc::knows_ids() || last.is_some_and(|last| jti <= last) {
@@ -40,17 +40,16 @@ fn count(jti: i64) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// The token's id, where the rule holds that ids must increase: under a key that came with the
-/// connection, for integers.
+/// The token's id, if it must increase: an integer, under a key that came with the connection.
 fn replay_id(identity: &Identity) -> Option<i64> {
     let startup_key = identity.source == Source::SessionKeys && guc::jwk_came_with_connection();
     let token = identity.token.as_ref()?;
     token.claims.integer_id.filter(|_| startup_key)
 }
 
-/// Counts the id of a token that is being presented under a startup key, if it is sound. For why so
-/// early, see `check_jwt` in `guc`. There need not be a transaction, so no catalog is read: where a
-/// provider is registered the token will not be believed anyhow.
+/// Counts the id of a token that is being presented under a startup key, if the token is valid.
+/// `check_jwt` in `guc` says why this early. There may be no transaction, so no catalog is read: if a
+/// provider is registered, the token will be rejected anyway.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`]
@@ -70,13 +69,13 @@ pub(crate) fn judge(token: &[u8]) -> Result<bool, Error> {
 
 /// Tokens that trusted keys signed. Their times are checked at each use.
 struct Kept {
-    /// The latest last.
+    /// Oldest first.
     tokens: Vec<(Box<[u8]>, Rc<Identity>)>,
     /// The [`guc::jwk_epoch`] and the [`providers::epoch`] that they belong to.
     epochs: (u64, u64),
 }
 
-/// A pooled connection serves a few users in turn; each kept token costs up to 50 kB.
+/// A pooled connection serves a few users in turn; each cached token costs up to 50 kB.
 const TOKENS_KEPT: usize = 8;
 
 thread_local! {
@@ -86,8 +85,8 @@ thread_local! {
     };
 }
 
-/// Verifies a token against the trusted keys and the clock. Keeps what it has verified, but nothing
-/// of who is who.
+/// Verifies a token against the trusted keys and the clock. Caches verified tokens; this does not put
+/// them in force.
 fn verified(token: &[u8], keys: &Keys) -> Result<Rc<Identity>, Error> {
     let now = clock::now();
     let known = KEPT.with(|kept| {
@@ -131,7 +130,7 @@ fn verified(token: &[u8], keys: &Keys) -> Result<Rc<Identity>, Error> {
 /// Verifies a token and puts it in force, for the session or (`is_local`) the transaction.
 ///
 /// # Errors
-/// When it is not accepted; then all stays as it was.
+/// If it is not accepted; then nothing changes.
 pub(crate) fn present(token: Option<&[u8]>, is_local: bool) -> Result<(), Error> {
     let (presented, identity) = examine(token)?;
     put_in_force(&presented, &identity, is_local);
@@ -144,7 +143,7 @@ pub(super) fn examine(token: Option<&[u8]>) -> Result<(Presentation, Rc<Identity
     let missing = || Error::from(Rejected::from(Rejection::Missing));
     audited(token.ok_or_else(missing).and_then(|token| {
         let mut presented = Presentation {
-            // One byte more than a token may have is refused like any other that is too long.
+            // One byte over the limit is enough for it to be refused as too long.
             token: token[..token.len().min(MAX_TOKEN_BYTES + 1)].to_vec(),
             progress: Progress::default(),
         };
@@ -162,11 +161,11 @@ pub(super) fn put_in_force(presented: &Presentation, identity: &Identity, is_loc
     announce(identity);
 }
 
-/// Presents the token of PostgREST's Authorization header (RFC 6750 section 2.1) for the transaction;
-/// none where the header has none.
+/// Presents the token in PostgREST's Authorization header (RFC 6750 section 2.1) for the transaction;
+/// none if the header has none.
 ///
 /// # Errors
-/// As [`present`], and when `request.headers` is not a JSON object.
+/// As [`present`], and if `request.headers` is not a JSON object.
 pub(crate) fn present_authorization_header() -> Result<(), Error> {
     let headers = match guc::request_headers() {
         Some(headers) => identity::read_parameter("request.headers", headers)?.1,
@@ -187,16 +186,16 @@ pub(crate) fn present_authorization_header() -> Result<(), Error> {
     }
 }
 
-/// Verifies a token and puts nothing in force. It may be one that was used before.
+/// Verifies a token without putting it in force. It may have been used before.
 ///
 /// # Errors
-/// When it is not accepted.
+/// If it is not accepted.
 pub(crate) fn verify_only(token: &[u8]) -> Result<Rc<Identity>, Error> {
     enter()?;
     audited(Keys::trusted().and_then(|keys| verified(token, &keys)))
 }
 
-/// Notes in the audit log that a token counts from now on.
+/// Writes to the audit log that a token is now in force.
 pub(super) fn announce(identity: &Identity) {
     if guc::audit_log()
         && let Some(token) = &identity.token
@@ -205,7 +204,8 @@ pub(super) fn announce(identity: &Identity) {
     }
 }
 
-/// Notes a rejection in the audit log, and on a connection with keys of its own says where these stand.
+/// Writes a rejection to the audit log, and adds to the error that the connection's own keys are
+/// ignored, if they are.
 pub(super) fn audited<T>(result: Result<T, Error>) -> Result<T, Error> {
     let Err(Error::Rejected(rejected)) = result else {
         return result;
@@ -214,8 +214,8 @@ pub(super) fn audited<T>(result: Result<T, Error>) -> Result<T, Error> {
         error::log_rejected(&rejected);
     }
     let is_about_keys = matches!(rejected.reason.stage(), Stage::Key | Stage::Signature);
-    let put_aside = || Keys::trusted().is_ok_and(|keys| keys.put_aside_the_sessions());
-    Err(if is_about_keys && put_aside() {
+    let ignored = || Keys::trusted().is_ok_and(|keys| keys.ignores_session_keys());
+    Err(if is_about_keys && ignored() {
         Error::OwnKeyIgnored(rejected)
     } else {
         Error::Rejected(rejected)

@@ -1,4 +1,4 @@
-//! The time that tokens are measured by, and the statement in which that was last done.
+//! The time by which tokens are judged, and the statement in which that was last done.
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
@@ -7,21 +7,21 @@ use pgrx::pg_sys;
 
 use crate::guc;
 
-/// The statement (by its start time) in which the identity was last checked against the clock.
+/// The statement, by its start time, in which the identity was last checked against the clock.
 static CHECKED_IN: AtomicI64 = AtomicI64::new(i64::MIN);
 
-/// Whether the identity in force has been checked in the statement in hand.
+/// Whether the identity in force has been checked in the current statement.
 #[inline]
 pub(super) fn is_checked() -> bool {
     CHECKED_IN.load(Relaxed) == statement_start()
 }
 
-/// Notes that it has.
+/// Records that it has been checked.
 pub(super) fn checked() {
     CHECKED_IN.store(statement_start(), Relaxed);
 }
 
-/// Notes that it is about to be.
+/// Records that it must be checked.
 pub(super) fn unchecked() {
     CHECKED_IN.store(i64::MIN, Relaxed);
 }
@@ -41,7 +41,7 @@ fn statement_start() -> i64 {
 pub(super) fn now() -> Clock {
     /// 1970-01-01 to 2000-01-01, where Postgres's timestamps begin.
     const POSTGRES_EPOCH_SECONDS: f64 = 946_684_800.0;
-    // A parallel worker must not find expired what its leader found valid when the query began.
+    // A parallel worker must not reject as expired what its leader accepted when the query began.
     // SAFETY: plain reads.
     let microseconds = unsafe {
         if pg_sys::ParallelWorkerNumber >= 0 {

@@ -1,4 +1,4 @@
-//! Who somebody is, as far as SQL can ask.
+//! The identity that SQL can ask about.
 
 use std::rc::Rc;
 
@@ -12,18 +12,18 @@ use crate::error::Error;
 use crate::jsonb::LazyJsonb;
 use crate::memory::{self, MAX_CLAIMS_BYTES};
 
-/// An identity, or nobody's.
+/// A user's identity, or none.
 #[derive(Debug)]
 pub(crate) struct Identity {
     /// The source in force.
     pub source: Source,
-    /// The claims, read.
+    /// The claims, parsed.
     pub members: Map<String, Value>,
-    /// The token behind the claims, where the source has tokens.
+    /// The token behind the claims, if the source has tokens.
     pub token: Option<Token>,
     /// How the token names a database role.
     pub roles: Rc<RoleRules>,
-    /// Why what the source holds is nobody's claims.
+    /// Why the source's value is not valid claims.
     pub(super) fault: Option<String>,
     jsonb: Option<LazyJsonb>,
 }
@@ -40,7 +40,7 @@ impl Identity {
         }
     }
 
-    /// Nobody, as what the source holds are no claims.
+    /// No identity, because the source's value is not valid claims.
     pub(super) fn nobody_because(source: Source, fault: String) -> Self {
         Self {
             fault: Some(fault),
@@ -48,7 +48,7 @@ impl Identity {
         }
     }
 
-    /// Of a token that one of these keys signed.
+    /// From a token that one of these keys signed.
     pub(super) fn from_token(accepted: Accepted, keys: &Keys) -> Result<Self, Rejected> {
         let Accepted {
             token,
@@ -73,7 +73,7 @@ impl Identity {
         })
     }
 
-    /// Of claims that a parameter holds, in the server encoding.
+    /// From claims in a parameter, in the server encoding.
     pub(super) fn from_parameter(source: Source, value: Vec<u8>) -> Result<Self, Error> {
         let (json, members) = read_parameter(source.name(), value)?;
         let wrong = |detail| Error::Parameter {
@@ -90,7 +90,7 @@ impl Identity {
     /// `sub`.
     ///
     /// # Errors
-    /// When it is there and not a string; a token's always is.
+    /// If it is there and not a string; a token's always is.
     pub fn subject(&self) -> Result<Option<&str>, Error> {
         match self.members.get("sub") {
             None | Some(Value::Null) => Ok(None),
@@ -102,13 +102,13 @@ impl Identity {
         }
     }
 
-    /// All claims, as a jsonb to read during the call in hand; `None` when there is no identity.
+    /// All claims, as a jsonb valid during the current call; `None` if there is no identity.
     pub fn claims(&self) -> Option<Result<Datum, Error>> {
         let jsonb = self.jsonb.as_ref()?;
         Some(jsonb.datum().map_err(Error::Unrepresentable))
     }
 
-    /// The name of the provider whose token it is.
+    /// The name of the provider that the token belongs to.
     pub fn provider(&self) -> Option<&str> {
         self.token.as_ref()?.provider.as_deref()
     }
@@ -129,10 +129,10 @@ impl Identity {
     }
 }
 
-/// The JSON object that a parameter holds, in the server encoding: its text, and its members.
+/// The JSON object in a parameter, in the server encoding: its text and its members.
 ///
 /// # Errors
-/// [`Error::Parameter`] where it holds none.
+/// [`Error::Parameter`] if it is not one.
 pub(super) fn read_parameter(
     name: &'static str,
     value: Vec<u8>,

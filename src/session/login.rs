@@ -12,7 +12,7 @@ use crate::guc;
 /// `anonymous`. Returns the role.
 ///
 /// # Errors
-/// When the token is not accepted or names no role that it may have, and Postgres's own for SET ROLE.
+/// If the token is not accepted or names no allowed role, and Postgres's own errors for SET ROLE.
 pub(crate) fn login(token: Option<&[u8]>, is_local: bool) -> Result<String, Error> {
     const ANONYMOUS: &str = "anonymous";
     if token.is_none_or(<[u8]>::is_empty) {
@@ -30,8 +30,8 @@ pub(crate) fn login(token: Option<&[u8]>, is_local: bool) -> Result<String, Erro
     Ok(role)
 }
 
-/// **The rule that says which database role a token gets.** Whether the session may take it on is for
-/// SET ROLE to say.
+/// **The rule that says which database role a token gets.** SET ROLE decides whether the session may
+/// assume it.
 fn role_of(identity: &Identity) -> Result<String, Rejection> {
     let (named, role) = identity.roles.role(&identity.members);
     let refuse = |why| Rejection::Role {
@@ -52,7 +52,7 @@ fn role_of(identity: &Identity) -> Result<String, Rejection> {
     Ok(role)
 }
 
-/// Forgets the token, and the role.
+/// Forgets the token and the role.
 pub(crate) fn logout() {
     guc::clear_jwt(false);
     guc::reset_role();

@@ -1,12 +1,12 @@
-//! Who the session's user is, now, and the caches that make asking cheap.
+//! Who the session's user is, and the caches that make asking cheap.
 //!
 //! | room | what lives there |
 //! | --- | --- |
-//! | `trust` | whom to trust, and with which keys |
-//! | `accept` | tokens: presented, verified, counted, kept |
+//! | `trust` | which source to trust, and which keys |
+//! | `accept` | presenting, verifying, counting and caching tokens |
 //! | `login` | database roles |
-//! | `identity` | who somebody is, as far as SQL can ask |
-//! | `clock` | the time that tokens are measured by |
+//! | `identity` | the identity that SQL can ask about |
+//! | `clock` | the time by which tokens are judged |
 //!
 //! Everything here is derived from the parameters in `guc` and the table in `providers`, and may be
 //! forgotten at any time.
@@ -30,7 +30,7 @@ use crate::error::{self, Error};
 use crate::guc::{self, Presentation};
 use trust::{Keys, Trust};
 
-/// What has been derived and need not be again. All of it may be dropped at any time.
+/// What need not be derived again. All of it may be dropped at any time.
 struct Caches {
     /// The identity in force, with the [`guc::epoch`] it was derived at.
     identity: Option<(u64, Rc<Identity>)>,
@@ -45,8 +45,8 @@ thread_local! {
     };
 }
 
-/// What a value derived from the identity may be kept under: it holds while the stamp is the same.
-/// `None` when the identity has to be asked for: in a new statement, and where it may not be kept.
+/// A value derived from the identity is valid while the stamp stays the same. `None` when the identity
+/// must be asked for: in a new statement, and where it may not be cached.
 #[inline]
 pub(crate) fn stamp() -> Option<u64> {
     clock::is_checked().then(guc::epoch)
@@ -55,7 +55,7 @@ pub(crate) fn stamp() -> Option<u64> {
 /// Who the session's user is, now.
 ///
 /// # Errors
-/// For a token in force that is not accepted (any more), and for keys or claims that are wrong.
+/// If the token in force is not accepted (any more), and if keys or claims are invalid.
 pub(crate) fn identity() -> Result<Rc<Identity>, Error> {
     clock::unchecked();
     accept::audited(in_force())
@@ -63,7 +63,7 @@ pub(crate) fn identity() -> Result<Rc<Identity>, Error> {
 
 fn in_force() -> Result<Rc<Identity>, Error> {
     trust::enter()?;
-    // Taken before: what changes in the meantime counts as a change.
+    // Read first: a change in the meantime must count as one.
     let epoch = guc::epoch();
     let known = CACHES.with(|caches| caches.borrow().identity.clone());
     let identity = match known {
@@ -73,7 +73,7 @@ fn in_force() -> Result<Rc<Identity>, Error> {
         }
         _ => derive()?,
     };
-    // request.jwt.claims can change without a word: nothing may be kept that depends on them.
+    // request.jwt.claims can change without notice: nothing that depends on them may be cached.
     if !matches!(identity.source, Source::RequestClaims | Source::None) {
         let kept = Some((epoch, Rc::clone(&identity)));
         CACHES.with(|caches| caches.borrow_mut().identity = kept);
@@ -117,7 +117,7 @@ fn from_request(claims: Vec<u8>) -> Result<Rc<Identity>, Error> {
     let source = Source::RequestClaims;
     let identity = match Identity::from_parameter(source, claims.clone()) {
         Ok(identity) => identity,
-        // Not an error in every policy: anybody can set them, and so be nobody.
+        // Not an error in every policy: any user can set them, and then has no identity.
         Err(Error::Parameter { detail, .. }) => Identity::nobody_because(source, detail),
         Err(other) => return Err(other),
     };
@@ -128,7 +128,7 @@ fn from_request(claims: Vec<u8>) -> Result<Rc<Identity>, Error> {
     Ok(identity)
 }
 
-/// One sentence on why there is no `sub`, for an identity that was derived without an error.
+/// One sentence on why there is no `sub`, for an identity derived without an error.
 pub(crate) fn problem(identity: &Identity) -> Option<String> {
     let absent = "No token has been presented to this session, or it was forgotten.";
     Some(match (identity.subject(), identity.source) {
@@ -144,13 +144,13 @@ pub(crate) fn problem(identity: &Identity) -> Option<String> {
         }
         (_, Source::Providers) => absent.into(),
         (_, source) => match &identity.fault {
-            Some(fault) => format!("{} does not count: {fault}.", source.name()),
+            Some(fault) => format!("{} is ignored: {fault}.", source.name()),
             None => "Nothing is trusted here: no provider is registered, the connection has no keys, and no claims are set.".into(),
         },
     })
 }
 
-/// The source in force; where that cannot be found out, the one that is in the way.
+/// The source in force; if it cannot be determined, the one that prevents it.
 pub(crate) fn source() -> Source {
     match Trust::in_force() {
         Ok(trust) => trust.source(),

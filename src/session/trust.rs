@@ -1,4 +1,4 @@
-//! Whom to trust, and with which keys.
+//! Which source to trust, and which keys.
 
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
@@ -23,7 +23,7 @@ pub(crate) enum Source {
     SessionKeys,
     /// `request.jwt.claims`
     RequestClaims,
-    /// There is none.
+    /// No source.
     None,
 }
 
@@ -40,7 +40,7 @@ impl Source {
     }
 }
 
-/// What comes before any answer that hangs on whom to trust.
+/// Runs before any answer that depends on which source is trusted.
 pub(super) fn enter() -> Result<(), Error> {
     providers::listen();
     match guc::refused_parameter() {
@@ -49,20 +49,20 @@ pub(super) fn enter() -> Result<(), Error> {
     }
 }
 
-/// What is trusted: exactly one source is in force.
+/// What is trusted. Exactly one source is in force.
 pub(super) enum Trust {
-    /// Claims that a superuser, or whom a superuser lets, has set: no token is asked for.
+    /// Claims set by a superuser, or by a role that a superuser allows to: no token is needed.
     Claims(Vec<u8>),
-    /// A token is believed when one of these keys signed it.
+    /// A token is accepted if one of these keys signed it.
     Keys(Keys),
-    /// Claims that PostgREST has verified, and that anybody can set.
+    /// Claims that PostgREST has verified, and that any user can set.
     RequestClaims(Vec<u8>),
-    /// Nothing: nobody is anybody.
+    /// Nothing: no user has an identity.
     Nothing,
 }
 
 impl Trust {
-    /// **The rule that says whom to trust**: the first source that exists, and no other.
+    /// **The rule that says which source to trust**: the first one that exists, and no other.
     pub fn in_force() -> Result<Self, Error> {
         if let Some(claims) = guc::claims() {
             return Ok(Self::Claims(claims));
@@ -73,8 +73,8 @@ impl Trust {
         }
     }
 
-    /// The keys that a presented token is verified with. Where no source has any it is an error to present
-    /// one.
+    /// The keys to verify a presented token with. If the source has none, presenting a token is an
+    /// error.
     pub fn keys(self) -> Keys {
         match self {
             Self::Keys(keys) => keys,
@@ -94,17 +94,17 @@ impl Trust {
 
 /// The keys that tokens are verified with.
 pub(super) enum Keys {
-    /// Those of the providers registered in this database, each for its own issuer.
+    /// The keys of the providers registered in this database, each for its own issuer.
     Providers(Rc<[Provider]>),
-    /// Those that the connection started with or was given by auth.init(jwks).
+    /// The keys that the connection started with, or that auth.init(jwks) pinned.
     Session,
-    /// There are none.
+    /// No keys.
     None,
 }
 
 impl Keys {
-    /// **The rule that says whose keys count**: the database's own, while a provider is there, enabled or
-    /// not, before those of the connection.
+    /// **The rule that says which keys count**: the database's, while it has a provider, enabled or not;
+    /// otherwise the connection's.
     pub fn trusted() -> Result<Self, Error> {
         Ok(match providers::registered()? {
             Some(providers) => Self::Providers(providers),
@@ -122,13 +122,13 @@ impl Keys {
         }
     }
 
-    /// Whether the connection has keys of its own that do not count.
-    pub fn put_aside_the_sessions(&self) -> bool {
+    /// Whether the connection has keys of its own that are ignored.
+    pub fn ignores_session_keys(&self) -> bool {
         matches!(self, Self::Providers(_)) && guc::has_jwk()
     }
 }
 
-/// The session's keys, with the [`guc::jwk_epoch`] they were read at.
+/// The session's keys, with the [`guc::jwk_epoch`] at which they were read.
 type ReadKeys = (u64, Rc<KeySet>);
 
 thread_local! {
@@ -137,7 +137,7 @@ thread_local! {
         const { ManuallyDrop::new(RefCell::new(None)) };
 }
 
-/// The session's keys: `None` when there are none.
+/// The session's keys; `None` if there are none.
 ///
 /// # Errors
 /// [`Error::KeySet`] for keys that cannot be used.
@@ -158,21 +158,21 @@ pub(super) fn session_keys() -> Result<Option<Rc<KeySet>>, Error> {
     Ok(Some(keys))
 }
 
-/// Checks the startup key, if there is one. A WARNING where there is nothing that could verify a token: a
-/// pooler that drops startup options is noticed that way.
+/// Checks the startup key, if there is one. Warns if there is nothing that could verify a token: that
+/// reveals a pooler that drops startup options.
 ///
 /// # Errors
-/// [`Error::KeySet`], and [`Error::ProvidersRule`] where the database trusts its providers only.
+/// [`Error::KeySet`], and [`Error::ProvidersRule`] if the database trusts only its providers.
 pub(crate) fn check_keys() -> Result<(), Error> {
     enter()?;
     match Keys::trusted()? {
-        keys @ Keys::Providers(_) if keys.put_aside_the_sessions() => Err(Error::ProvidersRule),
+        keys @ Keys::Providers(_) if keys.ignores_session_keys() => Err(Error::ProvidersRule),
         Keys::Providers(_) => Ok(()),
         Keys::Session => session_keys().map(|_| ()),
         Keys::None => {
             error::warn(
                 "this connection has no key to verify a token with, and no provider is registered",
-                "If it should have brought pg_session_jwt.jwk in its startup options, a pooler may have dropped them.",
+                "If its startup options set pg_session_jwt.jwk, a pooler may have dropped them.",
             );
             Ok(())
         }
@@ -182,8 +182,8 @@ pub(crate) fn check_keys() -> Result<(), Error> {
 /// Pins the keys of this connection.
 ///
 /// # Errors
-/// [`Error::KeySet`] for keys that cannot be used, [`Error::Pinned`] where there are others,
-/// [`Error::ProvidersRule`] where the database trusts its providers only.
+/// [`Error::KeySet`] for keys that cannot be used, [`Error::Pinned`] if there are others,
+/// [`Error::ProvidersRule`] if the database trusts only its providers.
 pub(crate) fn pin_keys(jwks: &[u8]) -> Result<(), Error> {
     enter()?;
     if let Keys::Providers(_) = Keys::trusted()? {

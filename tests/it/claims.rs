@@ -268,7 +268,7 @@ fn a_number_that_jsonb_cannot_hold_rejects_the_token_and_not_only_the_accessor_t
         let token = token(number);
         let refusal = app.rejected(&token);
         refusal.assert_stage("payload", first_line::PAYLOAD);
-        assert!(refusal.detail.contains("cannot hold"), "{refusal:?}");
+        assert!(refusal.detail.contains("cannot store"), "{refusal:?}");
         app.run(&format!("SET pg_session_jwt.jwt = '{token}'"));
         app.refused("SELECT auth.user_id()")
             .assert_stage("payload", first_line::PAYLOAD);

@@ -86,7 +86,7 @@ fn where_all_providers_are_disabled_nobody_is_trusted() {
     admin.run("UPDATE auth.providers SET enabled = false");
     let refusal = app.user_refused();
     refusal.assert_stage("key", first_line::ISSUER);
-    assert_eq!(refusal.hint, "The provider \"main\" is disabled.");
+    assert_eq!(refusal.hint, "The matching provider \"main\" is disabled.");
     app.run("SELECT auth.logout()");
     app.run(BOB);
     app.assert_nobody();
@@ -127,8 +127,8 @@ fn a_connection_is_told_that_its_own_key_does_not_count() {
     app.present(&proxy.token(&json!({"sub": "alice", "jti": 1})));
     app.assert_user("alice");
     db.superuser().register(&[&issuer]);
-    let ignored = "The key in pg_session_jwt.jwk does not count on this connection: while auth.providers \
-                   has a row, the providers there are trusted and nothing that a client brings.";
+    let ignored = "The key in pg_session_jwt.jwk is ignored on this connection: while auth.providers has a \
+                   row, only its providers are trusted.";
     let next = proxy.token(&json!({"sub": "alice", "jti": 2}));
     for refusal in [
         app.user_refused(),
@@ -226,7 +226,7 @@ fn a_token_that_two_rows_could_claim_is_nobodys() {
         refusal.assert_stage("key", "JWT could belong to several providers");
         assert_eq!(
             refusal.detail,
-            "key: more than one has a key that fits (providers \"one\", \"two\")"
+            "key: more than one provider has a matching key (providers \"one\", \"two\")"
         );
         assert_eq!(
             refusal.hint,
@@ -330,7 +330,7 @@ fn postgrests_claims_that_are_no_object_are_nobody_and_the_status_says_why() {
         assert_eq!(
             app.rows("SELECT source, problem FROM auth.status()"),
             [format!(
-                "request.jwt.claims|request.jwt.claims does not count: {why}."
+                "request.jwt.claims|request.jwt.claims is ignored: {why}."
             )]
         );
     }

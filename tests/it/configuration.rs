@@ -80,7 +80,7 @@ fn a_wrong_value_says_so_and_a_reload_with_a_right_one_is_enough() {
             refusal.assert("22023", &message);
             assert_eq!(
                 refusal.detail,
-                "The value in postgresql.conf is not one that it takes, so no identity is given."
+                "The value in postgresql.conf is invalid, so this session has no identity."
             );
             assert!(refusal.hint.contains("reload"), "{refusal:?}");
             let problem = app.text("SELECT problem FROM auth.status()");

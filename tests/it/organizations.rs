@@ -4,7 +4,7 @@
 use harness::{Database, Issuer, Row, Session, documented_claims, now, sql_text};
 use serde_json::{Value, json};
 
-/// What the session says of the organisation, in the form that the vectors have.
+/// What the session says of the organization, in the form that the vectors have.
 fn answers(session: &mut Session) -> Value {
     let json = session.text(
         "SELECT jsonb_build_object('org_id', auth.org_id(), 'org_role', auth.org_role(),
@@ -87,7 +87,7 @@ fn claims_as_documented_say_the_same_as_claims_and_in_a_token() {
 }
 
 #[test]
-fn without_a_token_there_is_no_organisation() {
+fn without_a_token_there_is_no_organization() {
     let (db, issuer) = (Database::new(), Issuer::ed25519());
     let mut app = db.app();
     let nobody = json!({"org_id": null, "org_role": null, "org_slug": null, "permissions": null});
@@ -111,7 +111,7 @@ fn without_a_token_there_is_no_organisation() {
 }
 
 #[test]
-fn a_policy_may_ask_for_organisation_and_permission() {
+fn a_policy_may_ask_for_organization_and_permission() {
     let (db, issuer) = (Database::new(), Issuer::ed25519());
     let mut admin = db.superuser();
     admin.register(&[&issuer]);

@@ -96,7 +96,7 @@ fn required_claims_are_there_and_exp_is_one_by_default() {
         &app.rejected(&without("exp")),
         "policy",
         first_line::LACKS,
-        "there is no \"exp\"",
+        "the token has no \"exp\"",
     );
     let mut admin = db.superuser();
     admin.run("UPDATE auth.providers SET required_claims = '{exp,sub,email}'");
@@ -104,7 +104,7 @@ fn required_claims_are_there_and_exp_is_one_by_default() {
         &app.rejected(&token(&issuer, "alice")),
         "policy",
         first_line::LACKS,
-        "there is no \"email\"",
+        "the token has no \"email\"",
     );
     // JSON null is no claim.
     let claims = json!({"iss": ISS, "sub": "alice", "exp": now() + 60, "email": null});
@@ -153,15 +153,15 @@ fn the_issuer_is_compared_exactly_and_a_hint_says_what_comes_near() {
     for (iss, hint) in [
         (
             "https://issuer.example/",
-            "The issuer of the provider \"main\" differs only by a slash at the end.",
+            "The issuer of provider \"main\" differs only by a trailing slash.",
         ),
         (
             "http://issuer.example",
-            "The issuer of the provider \"main\" differs only by its scheme.",
+            "The issuer of provider \"main\" differs only in its scheme.",
         ),
         (
             "issuer.example",
-            "The issuer of the provider \"main\" differs only by its scheme.",
+            "The issuer of provider \"main\" differs only in its scheme.",
         ),
         (
             "https://ISSUER.example",
@@ -177,7 +177,7 @@ fn the_issuer_is_compared_exactly_and_a_hint_says_what_comes_near() {
         refusal.assert_stage("key", first_line::ISSUER);
         assert_eq!(
             refusal.detail,
-            format!("key: no provider that is enabled has the \"iss\" \"{iss}\"")
+            format!("key: no enabled provider has the issuer \"{iss}\"")
         );
         assert_eq!(refusal.hint, hint, "{iss}");
     }
@@ -185,14 +185,14 @@ fn the_issuer_is_compared_exactly_and_a_hint_says_what_comes_near() {
     refusal.assert_stage("key", first_line::ISSUER);
     assert_eq!(
         refusal.detail,
-        "key: no provider that is enabled is for tokens without \"iss\""
+        "key: no enabled provider accepts tokens without \"iss\""
     );
     // One with a slash is another one.
     admin.run("UPDATE auth.providers SET issuer = 'https://issuer.example/'");
     app.present(&of(json!("https://issuer.example/")));
     assert_eq!(
         app.rejected(&token(&issuer, "alice")).hint,
-        "The issuer of the provider \"main\" differs only by a slash at the end."
+        "The issuer of provider \"main\" differs only by a trailing slash."
     );
     // Disabled, beside one that is enabled.
     admin.run(
@@ -202,7 +202,7 @@ fn the_issuer_is_compared_exactly_and_a_hint_says_what_comes_near() {
     );
     let refusal = app.rejected(&of(json!("https://off.example")));
     refusal.assert_stage("key", first_line::ISSUER);
-    assert_eq!(refusal.hint, "The provider \"off\" is disabled.");
+    assert_eq!(refusal.hint, "The matching provider \"off\" is disabled.");
 }
 
 #[test]

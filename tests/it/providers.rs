@@ -481,7 +481,7 @@ fn bad_rows() -> Vec<(&'static str, String, &'static str)> {
     vec![
         ("name", "''".into(), "the name is empty"),
         ("issuer", "''".into(), "the issuer is empty"),
-        ("jwks", "NULL".into(), "it has no keys"),
+        ("jwks", "NULL".into(), "the provider has no keys"),
         ("jwks", json(json!("text")), "jwks: "),
         ("jwks", json(json!([])), "jwks: "),
         ("jwks", json(json!({})), "jwks: "),
@@ -506,7 +506,7 @@ fn bad_rows() -> Vec<(&'static str, String, &'static str)> {
         (
             "jwks",
             json(Issuer::secret(&[7; 31]).jwk()),
-            "jwks: key 1: a secret of 31 bytes",
+            "jwks: key 1: the secret has 31 bytes",
         ),
         (
             "jwks",

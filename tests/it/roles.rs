@@ -244,7 +244,7 @@ fn a_token_gets_the_role_that_its_provider_lets_it_have() {
         let token = site.token("alice", &json!({"role": named}));
         assert_role_refused(
             &session.refused(&login(&token)),
-            &format!("role \"{named}\" is not an allowed one"),
+            &format!("role \"{named}\" is not in allowed_roles"),
         );
         assert_eq!(session.text("SELECT current_user"), site.app);
     }
@@ -256,7 +256,7 @@ fn a_token_gets_the_role_that_its_provider_lets_it_have() {
     assert_eq!(session.text(&named(&member)), member);
     assert_role_refused(
         &session.refused(&named("postgres")),
-        "role \"postgres\" is a superuser, which no token can be",
+        "role \"postgres\" is a superuser, which no token may assume",
     );
     session.refused(&named(&other)).assert(
         "42501",
@@ -269,12 +269,12 @@ fn a_token_gets_the_role_that_its_provider_lets_it_have() {
     let mut admin = site.db.superuser();
     assert_role_refused(
         &admin.refused(&named("postgres")),
-        "role \"postgres\" is a superuser, which no token can be",
+        "role \"postgres\" is a superuser, which no token may assume",
     );
     site.set("default_role = 'postgres'");
     assert_role_refused(
         &session.refused(&named("whatever")),
-        "role \"postgres\" is a superuser, which no token can be",
+        "role \"postgres\" is a superuser, which no token may assume",
     );
     site.set("default_role = 'anonymous', allowed_roles = '{authenticated}'");
     for token in [
@@ -300,7 +300,7 @@ fn a_token_gets_the_role_that_its_provider_lets_it_have() {
     admin.run(&format!("ALTER ROLE {member} SUPERUSER"));
     assert_role_refused(
         &session.refused(&named(&member)),
-        &format!("role \"{member}\" is a superuser, which no token can be"),
+        &format!("role \"{member}\" is a superuser, which no token may assume"),
     );
     admin.run(&format!(
         "ALTER ROLE {member} NOSUPERUSER; REVOKE {member} FROM {}",
@@ -360,7 +360,7 @@ fn without_providers_the_claim_is_role_and_the_list_authenticated() {
         refusal.assert_stage("policy", first_line::ROLE);
         assert_eq!(
             refusal.detail,
-            format!("policy: role \"{role}\" is not an allowed one")
+            format!("policy: role \"{role}\" is not in allowed_roles")
         );
     }
     session

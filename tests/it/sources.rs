@@ -369,6 +369,6 @@ fn bytes_that_are_no_utf8_in_claims_are_nobody() {
     app.assert_nobody();
     assert_eq!(
         app.text("SELECT problem FROM auth.status()"),
-        "request.jwt.claims does not count: invalid byte sequence for encoding \"UTF8\": 0xff."
+        "request.jwt.claims is ignored: invalid byte sequence for encoding \"UTF8\": 0xff."
     );
 }

@@ -1,0 +1,22 @@
+//! The names of the parameters.
+
+use std::ffi::CStr;
+
+pub(super) const REFUSED_PARAMETER: &CStr = c"pg_session_jwt.refused_parameter";
+pub(super) const JWK: &CStr = c"pg_session_jwt.jwk";
+pub(super) const JWT: &CStr = c"pg_session_jwt.jwt";
+pub(super) const CLAIMS: &CStr = c"pg_session_jwt.claims";
+pub(super) const REQUEST_CLAIMS: &CStr = c"pg_session_jwt.request_claims";
+pub(super) const CLOCK_SKEW: &CStr = c"pg_session_jwt.clock_skew";
+pub(super) const AUDIT_LOG: &CStr = c"pg_session_jwt.audit_log";
+
+/// All of them, the hidden one included.
+pub(super) const ALL: [&CStr; 7] = [
+    REFUSED_PARAMETER,
+    JWK,
+    JWT,
+    CLAIMS,
+    REQUEST_CLAIMS,
+    CLOCK_SKEW,
+    AUDIT_LOG,
+];

@@ -1,0 +1,257 @@
+//! The texts of a rejection: the line that applications match on, the facts, and what the reader can do.
+
+use std::fmt;
+
+use crate::json::Fault;
+use crate::quoted::quoted;
+use crate::rejection::{Near, Part, Rejected, Rejection, RoleFault, Stage};
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Structure => "structure",
+            Self::Header => "header",
+            Self::Key => "key",
+            Self::Signature => "signature",
+            Self::Payload => "payload",
+            Self::Time => "time",
+            Self::Policy => "policy",
+        })
+    }
+}
+
+impl Rejected {
+    /// The facts, beginning with the stage; never the token.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        let detail = self.reason.detail();
+        match self.providers.as_slice() {
+            [] => detail,
+            [name] => format!("{detail} (provider {})", quoted(name)),
+            names => format!("{detail} (providers {})", list(names)),
+        }
+    }
+}
+
+impl Rejection {
+    /// The first line of the error. Applications match on these: they never change.
+    pub fn message(&self) -> &'static str {
+        match self {
+            Self::NotBase64Url(Part::Signature) => "invalid JWT signature encoding",
+            Self::NoTrustedKeys => "no key to verify the token with",
+            Self::UnknownIssuer { .. } => "unknown JWT issuer",
+            Self::SeveralProviders => "JWT could belong to several providers",
+            Self::Audience(_) => "JWT audience is not accepted",
+            Self::AuthorizedParty(_) => "JWT authorized party is not accepted",
+            Self::MissingClaim(_) => "JWT lacks a required claim",
+            Self::Role { .. } => "JWT role is not accepted",
+            Self::Expired { .. } => "Token used after it has expired",
+            Self::NotYetValid { .. } | Self::IssuedInFuture { .. } => {
+                "Token used before it is ready"
+            }
+            Self::Replayed { .. } => "Token ID must be strictly monotonically increasing.",
+            other => match other.stage() {
+                Stage::Structure => "invalid JWT encoding",
+                Stage::Header => "invalid JWT header",
+                Stage::Key => "no key fits the JWT",
+                Stage::Signature => "invalid JWT signature",
+                Stage::Payload => "invalid JWT payload",
+                Stage::Time | Stage::Policy => "JWT not accepted",
+            },
+        }
+    }
+
+    /// The facts, beginning with the stage; never the token.
+    pub fn detail(&self) -> String {
+        format!("{}: {}", self.stage(), self.facts())
+    }
+
+    fn facts(&self) -> String {
+        match self {
+            Self::Missing => "there is no token".into(),
+            Self::TooLong { limit } => format!("the token is longer than {limit} bytes"),
+            Self::NotThreeParts { found } => {
+                format!("a JWT has 3 parts separated by dots, this one has {found}")
+            }
+            Self::NotBase64Url(part) => {
+                let part = match part {
+                    Part::Header => "first",
+                    Part::Payload => "second",
+                    Part::Signature => "third",
+                };
+                format!("the {part} part is not base64url without padding")
+            }
+            Self::HeaderNotObject(None) => "the header is not a JSON object".into(),
+            Self::HeaderNotObject(Some(Fault::TooDeep(limit))) => {
+                format!("the header is nested more than {limit} levels deep")
+            }
+            Self::HeaderNotObject(Some(fault)) => format!("in the header: {fault}"),
+            Self::HeaderExtension(name) => {
+                format!("the header uses \"{name}\", which is not supported")
+            }
+            Self::PayloadDuplicateMember(name) => {
+                format!("in the payload: member {} appears twice", quoted(name))
+            }
+            Self::NoAlgorithm => "\"alg\" is missing".into(),
+            Self::UnknownAlgorithm(name) => format!("\"alg\" {} is not accepted", quoted(name)),
+            Self::NotAJwt(typ) => format!("\"typ\" {} is not the type of a JWT", quoted(typ)),
+            Self::HeaderMemberNotString(name) => format!("\"{name}\" is not a string"),
+            Self::NoTrustedKeys => {
+                "neither this database nor this connection trusts any key".into()
+            }
+            Self::UnknownIssuer {
+                issuer: Some(issuer),
+                ..
+            } => {
+                format!("no enabled provider has the issuer {}", quoted(issuer))
+            }
+            Self::UnknownIssuer { issuer: None, .. } => {
+                "no enabled provider accepts tokens without \"iss\"".into()
+            }
+            Self::NoKeyFits {
+                algorithm,
+                key_id,
+                trusted,
+            } => {
+                let key_id = match key_id {
+                    Some(id) => format!("\"kid\" {}", quoted(id)),
+                    None => "no \"kid\"".into(),
+                };
+                let token = format!("the token has \"alg\" \"{algorithm:?}\" and {key_id}");
+                match trusted {
+                    Some(keys) => format!("{token}; trusted keys: {keys}"),
+                    None => token,
+                }
+            }
+            Self::SeveralProviders => "more than one provider has a matching key".into(),
+            Self::BadSignature {
+                algorithm,
+                tried,
+                fitting,
+            } => match (tried, fitting) {
+                (_, 1) => format!(
+                    "the {algorithm:?} signature does not verify with the only matching key"
+                ),
+                (tried, fitting) if tried < fitting => format!(
+                    "the {algorithm:?} signature does not verify with any of the first {tried} of {fitting} matching keys"
+                ),
+                _ => format!(
+                    "the {algorithm:?} signature does not verify with any of the {fitting} matching keys"
+                ),
+            },
+            Self::PayloadNotObject(None) => "not a JSON object".into(),
+            Self::PayloadNotObject(Some(fault)) => format!("not usable JSON: {fault}"),
+            Self::ClaimType { name, expected } => format!("\"{name}\" is not {expected}"),
+            Self::NotRepresentable(why) => format!("this database cannot store the claims: {why}"),
+            Self::Expired { exp, now, skew } => {
+                format!(
+                    "\"exp\" {exp} + clock skew {skew} s has passed: the current time is {}",
+                    now.floor()
+                )
+            }
+            Self::NotYetValid { nbf, now, skew } => {
+                format!(
+                    "\"nbf\" {nbf} - clock skew {skew} s is after the current time {}",
+                    now.floor()
+                )
+            }
+            Self::IssuedInFuture { iat, now, skew } => {
+                format!(
+                    "\"iat\" {iat} - clock skew {skew} s is after the current time {}",
+                    now.floor()
+                )
+            }
+            Self::Audience(names) if names.is_empty() => "the token has no \"aud\"".into(),
+            Self::Audience(names) => format!("\"aud\" is {}", list(names)),
+            Self::AuthorizedParty(None) => "the token has no \"azp\"".into(),
+            Self::AuthorizedParty(Some(party)) => format!("\"azp\" is {}", quoted(party)),
+            Self::MissingClaim(name) => format!("the token has no {}", quoted(name)),
+            Self::Role { named, why } => match (named, why) {
+                (None, _) => "the token names no role".into(),
+                (Some(name), RoleFault::Superuser) => {
+                    format!(
+                        "role {} is a superuser, which no token may assume",
+                        quoted(name)
+                    )
+                }
+                (Some(name), _) => format!("role {} is not in allowed_roles", quoted(name)),
+            },
+            Self::Replayed {
+                jti,
+                last: Some(last),
+            } => {
+                format!(
+                    "\"jti\" {jti} is not greater than {last}, which this connection has accepted"
+                )
+            }
+            Self::Replayed { jti, last: None } => {
+                format!("\"jti\" {jti} was not accepted when the token was presented")
+            }
+        }
+    }
+
+    /// What the reader of the error can do, if anything.
+    pub fn hint(&self) -> Option<String> {
+        let fixed = match self {
+            Self::UnknownIssuer {
+                near: Some(near), ..
+            } => {
+                return Some(match near {
+                    Near::Disabled(name) => {
+                        format!("The matching provider {} is disabled.", quoted(name))
+                    }
+                    Near::Slash(name) => format!(
+                        "The issuer of provider {} differs only by a trailing slash.",
+                        quoted(name)
+                    ),
+                    Near::Scheme(name) => {
+                        format!(
+                            "The issuer of provider {} differs only in its scheme.",
+                            quoted(name)
+                        )
+                    }
+                });
+            }
+            Self::Missing => "To forget a token, call auth.logout().",
+            Self::NoTrustedKeys => {
+                "Register a provider in auth.providers, or give the connection its keys in pg_session_jwt.jwk."
+            }
+            Self::UnknownIssuer { .. } => "Register a provider for it in auth.providers.",
+            Self::NoKeyFits { .. } => {
+                "If the issuer has rotated its keys, add the new ones from its JWK Set."
+            }
+            Self::SeveralProviders => APART,
+            Self::UnknownAlgorithm(name) if !name.eq_ignore_ascii_case("none") => ALGORITHMS,
+            Self::Expired { .. } => "Get a new token from the issuer.",
+            Self::NotYetValid { .. } | Self::IssuedInFuture { .. } => {
+                "Compare the issuer's clock with this server's."
+            }
+            Self::AuthorizedParty(_) => {
+                "The provider's authorized_parties lists the applications whose tokens it accepts."
+            }
+            Self::Audience(_) => "The provider's audience lists the audiences that it accepts.",
+            Self::Role { .. } => {
+                "The provider's role_claim, allowed_roles and default_role decide which role its tokens get."
+            }
+            Self::Replayed { .. } => "Sign a new token with a higher \"jti\".",
+            _ => return None,
+        };
+        Some(fixed.into())
+    }
+}
+
+/// What to do about two providers that could claim the same token.
+pub(crate) const APART: &str =
+    "Put the keys into one row, set algorithms so that they differ, or disable one.";
+
+pub(crate) const ALGORITHMS: &str = "Supported algorithms are RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384 and HS512.";
+
+/// A list of untrusted texts, at most eight.
+fn list(texts: &[String]) -> String {
+    texts
+        .iter()
+        .take(8)
+        .map(|text| quoted(text))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
