@@ -214,10 +214,21 @@ impl Provider {
         Ok(provider)
     }
 
+    /// The `iss` of its tokens; `None`: they have none.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
     /// Whether it counts at all.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.enabled
+    }
+
+    /// Whether it is enabled, and for tokens with this `iss`.
+    pub(crate) fn is_for(&self, issuer: Option<&str>) -> bool {
+        self.enabled && self.issuer.as_deref() == issuer
     }
 
     /// Whether no token could belong to either of two providers, which it could if both are enabled and
@@ -287,52 +298,52 @@ impl Provider {
     }
 }
 
-/// The enabled providers with this issuer.
+/// Looks up all providers with this issuer, enabled or not; `None`: those for tokens without one.
+pub type Find<'a, E> = &'a dyn Fn(Option<&str>) -> Result<Rc<[Provider]>, E>;
+
+/// The providers with this issuer, of which one at least is enabled.
 ///
 /// # Errors
 /// [`Rejection::UnknownIssuer`], with the provider that was probably meant.
-pub(crate) fn of_issuer<'a>(
-    providers: &'a [Provider],
+pub(crate) fn of_issuer<E: From<Rejection>>(
+    find: Find<E>,
     issuer: Option<&str>,
-) -> Result<Vec<&'a Provider>, Rejection> {
-    let same: Vec<_> = providers
-        .iter()
-        .filter(|provider| provider.issuer.as_deref() == issuer)
-        .collect();
-    let enabled: Vec<_> = same
-        .iter()
-        .copied()
-        .filter(|provider| provider.enabled)
-        .collect();
-    if !enabled.is_empty() {
-        return Ok(enabled);
+) -> Result<Rc<[Provider]>, E> {
+    let rows = find(issuer)?;
+    if rows.iter().any(|row| row.is_for(issuer)) {
+        return Ok(rows);
     }
-    let near = match (same.first(), issuer) {
+    let near = match (rows.first(), issuer) {
         (Some(disabled), _) => Some(Near::Disabled(disabled.name.clone())),
-        (None, Some(issuer)) => providers.iter().find_map(|provider| near(provider, issuer)),
+        (None, Some(issuer)) => near(find, issuer)?,
         (None, None) => None,
     };
-    Err(Rejection::UnknownIssuer {
+    Err(E::from(Rejection::UnknownIssuer {
         issuer: issuer.map(str::to_owned),
         near,
-    })
+    }))
 }
 
-fn near(provider: &Provider, issuer: &str) -> Option<Near> {
-    let trusted = provider.issuer.as_deref().filter(|_| provider.enabled)?;
-    let bare = |name: &'_ str| name.strip_suffix('/').unwrap_or(name).to_owned();
-    let without_scheme = |name: &'_ str| {
-        name.split_once("://")
-            .map_or(name, |(_, rest)| rest)
-            .to_owned()
+/// An enabled provider whose issuer is spelled a little differently. Only the likely spellings are looked
+/// up: there may be a hundred thousand providers.
+fn near<E>(find: Find<E>, issuer: &str) -> Result<Option<Near>, E> {
+    let slash = match issuer.strip_suffix('/') {
+        Some(bare) => bare.to_owned(),
+        None => format!("{issuer}/"),
     };
-    if bare(trusted) == bare(issuer) {
-        Some(Near::Slash(provider.name.clone()))
-    } else if without_scheme(trusted) == without_scheme(issuer) {
-        Some(Near::Scheme(provider.name.clone()))
-    } else {
-        None
+    let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
+    let schemes = [
+        format!("https://{rest}"),
+        format!("http://{rest}"),
+        rest.to_owned(),
+    ];
+    let slash = std::iter::once((slash, Near::Slash as fn(String) -> Near));
+    for (spelling, how) in slash.chain(schemes.map(|spelling| (spelling, Near::Scheme as _))) {
+        if let Some(provider) = find(Some(&spelling))?.iter().find(|row| row.enabled) {
+            return Ok(Some(how(provider.name.clone())));
+        }
     }
+    Ok(None)
 }
 
 fn is_https_or_loopback(url: &str) -> bool {
@@ -476,8 +487,15 @@ mod tests {
     #[test]
     fn an_issuer_that_only_looks_like_one_is_told_so() {
         let of = |issuer: Option<&str>, changes: Value| {
-            let providers = [provider(changes).expect("sound")];
-            of_issuer(&providers, issuer).map(|found| found.len())
+            let find = |issuer: Option<&str>| {
+                let row = provider(changes.clone()).expect("sound");
+                let rows: Vec<_> = Some(row)
+                    .into_iter()
+                    .filter(|row| row.issuer() == issuer)
+                    .collect();
+                Ok(Rc::from(rows))
+            };
+            of_issuer::<Rejection>(&find, issuer).map(|found| found.len())
         };
         let near = |result| match result {
             Err(Rejection::UnknownIssuer { near, .. }) => near,

@@ -1,5 +1,7 @@
 //! The rule that accepts a token.
 
+use std::rc::Rc;
+
 use serde_json::{Map, Value};
 
 use crate::claims::{Claims, Clock};
@@ -8,21 +10,50 @@ use crate::header::Header;
 use crate::json::{self, Fault};
 use crate::key::Key;
 use crate::key_set::KeySet;
-use crate::provider::{self, Provider};
+use crate::provider::{self, Find, Provider};
 use crate::rejection::{Rejected, Rejection};
 
 /// At most this many keys are tried: each costs a signature verification.
 pub const MAX_KEYS_TRIED: usize = 8;
 
-/// The keys that count.
-#[derive(Debug, Clone, Copy)]
-pub enum TrustedKeys<'a> {
+/// The keys that count. `E` is what a look-up of providers fails with.
+pub enum TrustedKeys<'a, E = Rejected> {
     /// None: every token is rejected.
     None,
     /// Those of one set, for any issuer.
     Set(&'a KeySet),
     /// Those of providers, each for its own issuer.
-    Providers(&'a [Provider]),
+    Providers(Find<'a, E>),
+}
+
+// Not derived: what it fails with need not be copied.
+impl<E> Copy for TrustedKeys<'_, E> {}
+impl<E> Clone for TrustedKeys<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+/// The provider whose key signed a token.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    /// All rows of its issuer, of which a change may concern the token.
+    rows: Rc<[Provider]>,
+    number: usize,
+}
+
+impl Signer {
+    /// The provider.
+    #[must_use]
+    pub fn provider(&self) -> &Provider {
+        &self.rows[self.number]
+    }
+
+    /// Whether `rows` are the very rows that the token was verified with.
+    #[must_use]
+    pub fn is_of(&self, rows: &Rc<[Provider]>) -> bool {
+        Rc::ptr_eq(&self.rows, rows)
+    }
 }
 
 /// What later rules need to know about an accepted token.
@@ -37,7 +68,7 @@ pub struct Token {
 }
 
 /// The result of [`verify`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Accepted {
     /// Who signed what, how, and for how long.
     pub token: Token,
@@ -45,19 +76,26 @@ pub struct Accepted {
     pub members: Map<String, Value>,
     /// The same, as the issuer wrote it: a JSON object with unique names and without U+0000.
     pub json: String,
+    /// The provider whose key signed it, if there are providers.
+    pub signer: Option<Signer>,
 }
 
 /// **The rule that accepts a token**: structure, header, key, signature, payload, time, policy, in
 /// this order. (RFC 7515 section 5.2, RFC 7519 section 7.2, RFC 8725 section 3.)
 ///
 /// # Errors
-/// The [`Rejection`] of the first stage that fails.
-pub fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Accepted, Rejected> {
+/// The [`Rejection`] of the first stage that fails, or what the look-up of providers fails with.
+pub fn verify<E: From<Rejection> + From<Rejected>>(
+    token: &[u8],
+    trusted: TrustedKeys<E>,
+    clock: Clock,
+) -> Result<Accepted, E> {
     let compact = Compact::parse(token)?;
     let members = Header::members(&compact.header)?;
     let payload = read_payload(&compact.payload)?;
     let header = Header::from_members(&members)?;
-    let provider = check_signature(&compact, &header, &payload, trusted)?;
+    let signer = check_signature(&compact, &header, &payload, trusted)?;
+    let provider = signer.as_ref().map(Signer::provider);
     let name = provider.map(|provider| provider.name.clone());
     let of_provider = |reason| Rejected {
         reason,
@@ -77,6 +115,7 @@ pub fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Accept
         },
         members,
         json,
+        signer,
     })
 }
 
@@ -91,19 +130,21 @@ fn read_payload(payload: &[u8]) -> Result<Result<Value, Fault>, Rejection> {
 
 /// Stages key and signature: tries in turn the keys that are trusted for the token's issuer and fit its
 /// header. Returns the provider that the key belongs to.
-fn check_signature<'a>(
+fn check_signature<E: From<Rejection> + From<Rejected>>(
     compact: &Compact,
     header: &Header,
     payload: &Result<Value, Fault>,
-    trusted: TrustedKeys<'a>,
-) -> Result<Option<&'a Provider>, Rejected> {
+    trusted: TrustedKeys<E>,
+) -> Result<Option<Signer>, E> {
     let algorithm = header.algorithm;
     let no_key_fits = |trusted| Rejection::NoKeyFits {
         algorithm,
         key_id: header.key_id.clone(),
         trusted,
     };
-    let fitting: Vec<(&Key, Option<&Provider>)> = match trusted {
+    let mut rows: Rc<[Provider]> = Rc::default();
+    // Each with the number of its row, if it belongs to one.
+    let fitting: Vec<(&Key, Option<usize>)> = match trusted {
         TrustedKeys::None => return Err(Rejection::NoTrustedKeys.into()),
         TrustedKeys::Set(keys) => {
             let fitting: Vec<_> = keys.fitting(header).map(|key| (key, None)).collect();
@@ -112,30 +153,34 @@ fn check_signature<'a>(
             }
             fitting
         }
-        TrustedKeys::Providers(providers) => {
+        TrustedKeys::Providers(find) => {
             // Not verified yet, which is harmless: a token that names another issuer is tried with that
             // issuer's keys.
             let issuer = payload.as_ref().ok().and_then(|claims| claims.get("iss"));
-            let rows = provider::of_issuer(providers, issuer.and_then(Value::as_str))?;
+            let issuer = issuer.and_then(Value::as_str);
+            rows = provider::of_issuer(find, issuer)?;
+            let numbered = rows.iter().enumerate();
+            let enabled: Vec<_> = numbered.filter(|(_, row)| row.is_for(issuer)).collect();
             let mut fitting = Vec::new();
-            for row in &rows {
-                fitting.extend(row.fitting(header).map(|key| (key, Some(*row))));
+            for (number, row) in &enabled {
+                fitting.extend(row.fitting(header).map(|key| (key, Some(*number))));
             }
             if fitting.is_empty() {
-                return Err(Rejected {
+                return Err(E::from(Rejected {
                     reason: no_key_fits(None),
-                    providers: rows.iter().map(|row| row.name.clone()).collect(),
-                });
+                    providers: enabled.iter().map(|(_, row)| row.name.clone()).collect(),
+                }));
             }
             // Such rows are refused when they are written, but not when they arrive by logical
             // replication, which fires no statement-level triggers.
-            let mut claimants: Vec<_> = fitting.iter().filter_map(|(_, row)| *row).collect();
-            claimants.dedup_by_key(|row| std::ptr::from_ref(*row));
+            let mut claimants: Vec<_> = fitting.iter().filter_map(|(_, number)| *number).collect();
+            claimants.dedup();
             if claimants.len() > 1 {
-                return Err(Rejected {
+                let names = claimants.iter().map(|number| rows[*number].name.clone());
+                return Err(E::from(Rejected {
                     reason: Rejection::SeveralProviders,
-                    providers: claimants.iter().map(|row| row.name.clone()).collect(),
-                });
+                    providers: names.collect(),
+                }));
             }
             fitting
         }
@@ -143,8 +188,11 @@ fn check_signature<'a>(
     let verifies =
         |(key, _): &&(&Key, _)| key.verifies(compact.signed, &compact.signature, algorithm);
     match fitting.iter().take(MAX_KEYS_TRIED).find(verifies) {
-        Some((_, provider)) => Ok(*provider),
-        None => Err(Rejected {
+        Some((_, number)) => Ok(number.map(|number| Signer {
+            rows: Rc::clone(&rows),
+            number,
+        })),
+        None => Err(E::from(Rejected {
             reason: Rejection::BadSignature {
                 algorithm,
                 tried: fitting.len().min(MAX_KEYS_TRIED),
@@ -154,9 +202,9 @@ fn check_signature<'a>(
             providers: fitting
                 .iter()
                 .take(1)
-                .flat_map(|(_, row)| row.map(|row| row.name.clone()))
+                .flat_map(|(_, number)| number.map(|number| rows[number].name.clone()))
                 .collect(),
-        }),
+        })),
     }
 }
 

@@ -10,6 +10,7 @@ mod dump;
 mod keys;
 mod lifetimes;
 mod loading;
+mod many;
 mod memory;
 mod neon_compute;
 mod neon_proxy;
