@@ -9,11 +9,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::claims::Claims;
-use crate::header::Header;
+use crate::header::{self, Claimed, Header};
 use crate::key::Key;
 use crate::key_set::{KeySet, KeySetError};
 use crate::quoted::quoted;
 use crate::rejection::{Near, Rejection};
+use crate::role::RoleRules;
 use crate::words;
 
 /// A row of `auth.providers`, from JSON.
@@ -55,45 +56,6 @@ pub struct Provider {
     required_claims: Vec<String>,
     /// Which database role a token names.
     pub roles: Rc<RoleRules>,
-}
-
-/// Which database role a token names.
-#[derive(Debug, Clone)]
-pub struct RoleRules {
-    /// The path of the claim.
-    pub claim: Vec<String>,
-    /// The roles that it may name.
-    pub allowed: Vec<String>,
-    /// The role if the claim is absent or names another; `None`: refuse.
-    pub default: Option<String>,
-}
-
-impl Default for RoleRules {
-    /// The rules for tokens without a provider.
-    fn default() -> Self {
-        Self {
-            claim: vec!["role".into()],
-            allowed: vec!["authenticated".into()],
-            default: None,
-        }
-    }
-}
-
-impl RoleRules {
-    /// The role that the claims name, and the role that they get: the same if it is allowed, else the
-    /// default.
-    #[must_use]
-    pub fn role<'a>(
-        &'a self,
-        claims: &'a Map<String, Value>,
-    ) -> (Option<&'a str>, Option<&'a str>) {
-        let mut path = self.claim.iter();
-        let first = path.next().and_then(|name| claims.get(name));
-        let claim = path.fold(first, |value, name| value?.get(name));
-        let named = claim.and_then(Value::as_str);
-        let allowed = named.filter(|name| self.allowed.iter().any(|role| role == name));
-        (named, allowed.or(self.default.as_deref()))
-    }
 }
 
 /// What is wrong with a row or between two rows.
@@ -159,7 +121,7 @@ impl Provider {
         let algorithms = match row.algorithms {
             None => None,
             Some(names) => {
-                let read = |name: &String| name.parse::<Algorithm>().map_err(|_| name.clone());
+                let read = |name: &String| header::algorithm(name).ok_or_else(|| name.clone());
                 let read: Result<Vec<_>, _> = names.iter().map(read).collect();
                 Some(read.map_err(|name| {
                     wrong(
@@ -257,9 +219,25 @@ impl Provider {
     }
 
     /// The keys that may verify a token with this header.
-    pub(crate) fn fitting<'a>(&'a self, header: &'a Header) -> impl Iterator<Item = &'a Key> {
+    pub(crate) fn fitting<'a>(
+        &'a self,
+        header: &'a Header,
+        claimed: Claimed<'a>,
+    ) -> impl Iterator<Item = &'a Key> {
         let keys = self.keys.iter().filter(|_| self.allows(header.algorithm));
-        keys.flat_map(|keys| keys.fitting(header))
+        keys.flat_map(move |keys| keys.fitting(header, claimed))
+    }
+
+    /// Whether it has a secret that is too short for this algorithm.
+    pub(crate) fn has_too_short_a_secret(&self, algorithm: Algorithm) -> bool {
+        let mut sets = self.keys.iter();
+        sets.any(|keys| keys.has_too_short_a_secret(algorithm))
+    }
+
+    /// The keys of its set that cannot be used, for messages. `None` if all can.
+    #[must_use]
+    pub fn ignored_keys(&self) -> Option<String> {
+        self.keys.as_ref().and_then(KeySet::ignored)
     }
 
     /// Stage policy.
@@ -274,9 +252,15 @@ impl Provider {
             return Err(Rejection::Audience(claims.audience.clone()));
         }
         if let Some(accepted) = &self.authorized_parties {
-            let party = members.get("azp").and_then(Value::as_str);
-            if !party.is_some_and(|party| accepted.iter().any(|name| name == party)) {
-                return Err(Rejection::AuthorizedParty(party.map(str::to_owned)));
+            // Access tokens name the application in `client_id` (RFC 9068 section 2.2), which counts
+            // where there is no `azp`, whatever its type.
+            let claim = ["azp", "client_id"]
+                .into_iter()
+                .find(|name| members.get(*name).is_some_and(|value| !value.is_null()));
+            let party = claim.and_then(|name| Some((name, members[name].as_str()?)));
+            if !party.is_some_and(|(_, party)| accepted.iter().any(|name| name == party)) {
+                let party = party.map(|(claim, party)| (claim, party.to_owned()));
+                return Err(Rejection::AuthorizedParty(party));
             }
         }
         let is_missing = |name: &&String| members.get(*name).is_none_or(Value::is_null);
@@ -320,19 +304,32 @@ pub(crate) fn of_issuer<'a>(
 
 fn near(provider: &Provider, issuer: &str) -> Option<Near> {
     let trusted = provider.issuer.as_deref().filter(|_| provider.enabled)?;
-    let bare = |name: &'_ str| name.strip_suffix('/').unwrap_or(name).to_owned();
-    let without_scheme = |name: &'_ str| {
-        name.split_once("://")
-            .map_or(name, |(_, rest)| rest)
-            .to_owned()
-    };
+    let name = || provider.name.clone();
     if bare(trusted) == bare(issuer) {
-        Some(Near::Slash(provider.name.clone()))
-    } else if without_scheme(trusted) == without_scheme(issuer) {
-        Some(Near::Scheme(provider.name.clone()))
+        return Some(Near::Slash(name()));
+    }
+    let [(scheme, rest), (other_scheme, other_rest)] =
+        [trusted, issuer].map(|issuer| issuer.split_once("://").unwrap_or(("", issuer)));
+    if scheme != other_scheme && rest == other_rest {
+        return Some(Near::Scheme(name()));
+    }
+    let [(host, path), (other_host, other_path)] =
+        [rest, other_rest].map(|rest| rest.split_once('/').unwrap_or((rest, "")));
+    // Entra's tenants are GUIDs.
+    let tenant = |path: &'_ str| path.get(..36).map(str::to_owned);
+    if !host.is_empty() && host == other_host {
+        Some(Near::Host)
+    } else if !bare(path).is_empty() && bare(path) == bare(other_path) {
+        Some(Near::Path)
+    } else if tenant(path).is_some() && tenant(path) == tenant(other_path) {
+        Some(Near::Tenant)
     } else {
         None
     }
+}
+
+fn bare(issuer: &str) -> &str {
+    issuer.strip_suffix('/').unwrap_or(issuer)
 }
 
 fn is_https_or_loopback(url: &str) -> bool {
@@ -388,7 +385,7 @@ mod tests {
             (json!({"jwks": "text"}), "jwks: not a JSON object"),
             (
                 json!({"jwks": {"kty": "oct", "k": "AA"}}),
-                "jwks: key 1: the secret has 1 bytes",
+                "jwks: no usable key: key 1: the secret has 1 bytes",
             ),
             (
                 json!({"jwks_url": "http://example.com/jwks"}),
@@ -495,6 +492,39 @@ mod tests {
         );
         assert_eq!(near(of(Some("i"), json!({}))), Some(Near::Scheme(name())));
         assert_eq!(near(of(Some("https://I"), json!({}))), None);
+        let tenant = "11111111-2222-3333-4444-555555555555";
+        for (registered, presented, expected) in [
+            (
+                "https://api.workos.com",
+                "https://api.workos.com/user_management/client_1",
+                Some(Near::Host),
+            ),
+            (
+                "https://id.example/realms/a",
+                "https://id.example/realms/b",
+                Some(Near::Host),
+            ),
+            (
+                "https://id.example/realms/a",
+                "http://keycloak:8080/realms/a",
+                Some(Near::Path),
+            ),
+            (
+                "https://id.example/realms/a",
+                "http://keycloak:8080/realms/b",
+                None,
+            ),
+            ("https://one.example", "https://two.example", None),
+            ("https://one.example/", "https://two.example/", None),
+            (
+                &format!("https://login.microsoftonline.com/{tenant}/v2.0"),
+                &format!("https://sts.windows.net/{tenant}/"),
+                Some(Near::Tenant),
+            ),
+        ] {
+            let found = of(Some(presented), json!({ "issuer": registered }));
+            assert_eq!(near(found), expected, "{presented}");
+        }
         assert_eq!(near(of(None, json!({}))), None);
         assert_eq!(of(None, json!({"issuer": null})), Ok(1));
         let disabled = json!({"enabled": false});

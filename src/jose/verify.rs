@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use crate::claims::{Claims, Clock};
+use crate::claims::{self, Claims, Clock};
 use crate::compact::Compact;
-use crate::header::Header;
+use crate::header::{Claimed, Header};
 use crate::json::{self, Fault};
 use crate::key::Key;
 use crate::key_set::KeySet;
@@ -98,32 +98,48 @@ fn check_signature<'a>(
     trusted: TrustedKeys<'a>,
 ) -> Result<Option<&'a Provider>, Rejected> {
     let algorithm = header.algorithm;
-    let no_key_fits = |trusted| Rejection::NoKeyFits {
+    let no_key_fits = |trusted, short_secret| Rejection::NoKeyFits {
         algorithm,
         key_id: header.key_id.clone(),
         trusted,
+        short_secret,
+    };
+    // Not verified yet, which is harmless: a token that names another issuer is tried with that issuer's
+    // keys.
+    let text = |name| payload.as_ref().ok()?.get(name)?.as_str();
+    let claimed = Claimed {
+        issuer: text("iss"),
+        tenant: text("tid"),
     };
     let fitting: Vec<(&Key, Option<&Provider>)> = match trusted {
         TrustedKeys::None => return Err(Rejection::NoTrustedKeys.into()),
         TrustedKeys::Set(keys) => {
-            let fitting: Vec<_> = keys.fitting(header).map(|key| (key, None)).collect();
+            let fitting = keys.fitting(header, claimed).map(|key| (key, None));
+            let fitting: Vec<_> = fitting.collect();
             if fitting.is_empty() {
-                return Err(no_key_fits(Some(keys.summary())).into());
+                let short = keys.has_too_short_a_secret(algorithm);
+                return Err(no_key_fits(Some(keys.summary()), short).into());
             }
             fitting
         }
         TrustedKeys::Providers(providers) => {
-            // Not verified yet, which is harmless: a token that names another issuer is tried with that
-            // issuer's keys.
-            let issuer = payload.as_ref().ok().and_then(|claims| claims.get("iss"));
-            let rows = provider::of_issuer(providers, issuer.and_then(Value::as_str))?;
+            // A faulty payload does not say whose token it is: it is reported as what it is.
+            let issuer = match payload {
+                Ok(Value::Object(members)) => claims::issuer(members)?,
+                Ok(_) => return Err(Rejection::PayloadNotObject(None).into()),
+                Err(fault) => return Err(Rejection::PayloadNotObject(Some(fault.clone())).into()),
+            };
+            let rows = provider::of_issuer(providers, issuer)?;
             let mut fitting = Vec::new();
             for row in &rows {
-                fitting.extend(row.fitting(header).map(|key| (key, Some(*row))));
+                fitting.extend(row.fitting(header, claimed).map(|key| (key, Some(*row))));
             }
             if fitting.is_empty() {
                 return Err(Rejected {
-                    reason: no_key_fits(None),
+                    reason: no_key_fits(
+                        None,
+                        rows.iter().any(|row| row.has_too_short_a_secret(algorithm)),
+                    ),
                     providers: rows.iter().map(|row| row.name.clone()).collect(),
                 });
             }
@@ -149,6 +165,7 @@ fn check_signature<'a>(
                 algorithm,
                 tried: fitting.len().min(MAX_KEYS_TRIED),
                 fitting: fitting.len(),
+                nonce: header.has_nonce,
             },
             // They all belong to one provider, or to none.
             providers: fitting
@@ -182,6 +199,8 @@ mod tests {
     use super::verify as verify_with_provider;
     use super::*;
     use crate::rejection::Stage;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde::Deserialize;
 
     /// Tokens made by other libraries in other languages, in `tests/vectors`.
@@ -333,7 +352,7 @@ mod tests {
             verify(token.as_bytes(), trusted, at(IN_2030)).map_err(|why| why.stage())
         };
         let set = TrustedKeys::Set(&keys);
-        let expired_and_more = r#"{"exp":1,"sub":7}"#;
+        let expired_and_more = r#"{"exp":1,"sub":true}"#;
         for (header, payload, sign, trusted, expected) in [
             (
                 r#"{"crit":[]}"#,
@@ -410,6 +429,82 @@ mod tests {
             );
         }
         assert!(stage(r#"{"alg":"HS256"}"#, "{}", true, set).is_ok());
+    }
+
+    /// A token of these claims, HS256 with [`secret`].
+    fn signed(claims: &str) -> String {
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let message = format!("{}.{}", part(r#"{"alg":"HS256"}"#), part(claims));
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[7; 32]);
+        let signature = ring::hmac::sign(&key, message.as_bytes());
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn provider(issuer: Option<&str>, key: &str) -> Provider {
+        let k = URL_SAFE_NO_PAD.encode([7; 32]);
+        let jwks: Value = serde_json::from_str(&key.replace("K", &k)).expect("a key");
+        let row = serde_json::json!({
+            "name": "p", "issuer": issuer, "jwks": jwks, "jwks_url": null, "audience": null,
+            "authorized_parties": null, "algorithms": null, "required_claims": [],
+            "role_claim": ["role"], "allowed_roles": [], "default_role": null,
+            "enabled": true, "created_at": "then", "updated_at": "now"
+        });
+        Provider::new(serde_json::from_value(row).expect("a row")).expect("sound")
+    }
+
+    #[test]
+    fn a_fault_in_the_payload_is_no_unknown_issuer() {
+        let key = r#"{"kty":"oct","k":"K"}"#;
+        for issuer in [Some("https://i"), None] {
+            let providers = [provider(issuer, key)];
+            let stage = |claims: &str| {
+                let token = signed(claims);
+                let trusted = TrustedKeys::Providers(&providers);
+                let rejected = verify(token.as_bytes(), trusted, at(IN_2030)).err();
+                rejected.map(|reason| reason.stage())
+            };
+            for claims in [
+                r#"{"iss":"https://i","a":"\u0000"}"#,
+                r#"{"iss":"https://i","a":"\ud800"}"#,
+                r#"{"iss":"https://i","a":1e400}"#,
+                r#"{"iss":["https://i"]}"#,
+                r#"{"iss":7}"#,
+                r#"[]"#,
+                r#""#,
+            ] {
+                assert_eq!(stage(claims), Some(Stage::Payload), "{issuer:?} {claims}");
+            }
+            let without = if issuer.is_none() {
+                None
+            } else {
+                Some(Stage::Key)
+            };
+            assert_eq!((stage("{}"), stage(r#"{"iss":null}"#)), (without, without));
+        }
+    }
+
+    #[test]
+    fn a_key_that_names_its_issuer_verifies_that_issuers_tokens_only() {
+        let entra = "https://login.microsoftonline.com/{tenantid}/v2.0";
+        let key = format!(r#"{{"kty":"oct","k":"K","issuer":"{entra}"}}"#);
+        let iss = entra.replace("{tenantid}", "t");
+        let set = key.replace('K', &URL_SAFE_NO_PAD.encode([7; 32]));
+        let set = KeySet::parse(set.as_bytes()).expect("a key");
+        let providers = [provider(Some(&iss), &key)];
+        for trusted in [TrustedKeys::Set(&set), TrustedKeys::Providers(&providers)] {
+            let accepts =
+                |claims: String| verify(signed(&claims).as_bytes(), trusted, at(IN_2030)).is_ok();
+            assert!(accepts(format!(r#"{{"iss":"{iss}","tid":"t"}}"#)));
+            for claims in [
+                format!(r#"{{"iss":"{iss}","tid":"u"}}"#),
+                format!(r#"{{"iss":"{iss}"}}"#),
+                format!(r#"{{"iss":"{iss}","tid":["t"]}}"#),
+                format!(r#"{{"iss":"{entra}","tid":"{{tenantid}}x"}}"#),
+                r#"{"tid":"t"}"#.to_owned(),
+            ] {
+                assert!(!accepts(claims.clone()), "{claims}");
+            }
+        }
     }
 
     #[test]
