@@ -4,6 +4,8 @@
 //! the triggers of `auth.providers` send that signal when rows change. So a backend reads the table once
 //! and then only listens, at the start of each statement.
 
+#![allow(unsafe_code, reason = "invalidation messages and a lock")]
+
 use std::cell::RefCell;
 use std::ffi::CStr;
 use std::mem::ManuallyDrop;
@@ -146,7 +148,8 @@ fn parse(json: &str) -> Result<ProviderRow, Error> {
             "Copy the keys as the issuer publishes them.",
         )
     })?;
-    let name = row["name"].as_str().unwrap_or_default().to_owned();
+    let name = row.get("name").and_then(Value::as_str);
+    let name = name.unwrap_or_default().to_owned();
     serde_json::from_value(row).map_err(|_| {
         wrong(
             &name,
@@ -204,7 +207,7 @@ pub(crate) fn check_apart(table: Oid) -> Result<(), Error> {
         }
     }
     for (index, (one, one_is_new)) in rows.iter().enumerate() {
-        for (other, other_is_new) in &rows[..index] {
+        for (other, other_is_new) in rows.iter().take(index) {
             if *one_is_new || *other_is_new {
                 one.check_apart(other)?;
             }

@@ -4,6 +4,8 @@
 //! errors leave the statement, and the token in it, in the log; and version 0.5.0's symbols would
 //! change.
 
+#![allow(unsafe_code, reason = "symbols that Postgres calls")]
+
 use pg_session_jwt_jose::organization;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};

@@ -12,6 +12,8 @@
 //! | `names` | the names of the parameters |
 //! | `value` | copying and setting values, and the number that changes with them |
 
+#![allow(unsafe_code, reason = "records and hooks of GUC")]
+
 mod keys;
 mod loading;
 mod names;
@@ -112,7 +114,7 @@ pub(crate) fn define(judge: Judge) {
     loading::define_refused(hidden);
     keys::define(hidden);
     token::define(hidden, judge);
-    // SAFETY (of all that follow): the hooks raise an ERROR only from frames without destructors.
+    // SAFETY: the hook raises no ERROR.
     define_guarded(names::CLAIMS, |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
@@ -126,6 +128,7 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
+    // SAFETY: the hook raises no ERROR.
     define_guarded(names::REQUEST_CLAIMS, |name| unsafe {
         GucRegistry::define_enum_guc_with_hooks(
             name,
@@ -139,6 +142,7 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
+    // SAFETY: the hook raises no ERROR.
     define_guarded(names::CLOCK_SKEW, |name| unsafe {
         GucRegistry::define_int_guc_with_hooks(
             name,
@@ -154,6 +158,7 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
+    // SAFETY: the hook raises no ERROR.
     define_guarded(names::AUDIT_LOG, |name| unsafe {
         GucRegistry::define_bool_guc_with_hooks(
             name,

@@ -38,11 +38,14 @@ impl<'a> Compact<'a> {
         let is_dot = |byte: &u8| *byte == b'.';
         let three_parts = || {
             // From both ends, since the middle part is the longest.
-            let (header, rest) = token.split_at(token.iter().position(is_dot)?);
-            let (payload, signature) = rest[1..].split_at(rest[1..].iter().rposition(is_dot)?);
-            (!payload.contains(&b'.')).then_some((header, payload, &signature[1..]))
+            let first = token.iter().position(is_dot)?;
+            let last = token.iter().rposition(is_dot)?;
+            let payload = token.get(first + 1..last)?;
+            let (header, signature) = (token.get(..first)?, token.get(last + 1..)?);
+            let signed = token.get(..last)?;
+            (!payload.contains(&b'.')).then_some((header, payload, signature, signed))
         };
-        let Some((header, payload, signature)) = three_parts() else {
+        let Some((header, payload, signature, signed)) = three_parts() else {
             let found = token.split(is_dot).count();
             return Err(Rejection::NotThreeParts { found });
         };
@@ -50,7 +53,7 @@ impl<'a> Compact<'a> {
             header: decode(header, Part::Header)?,
             payload: decode(payload, Part::Payload)?,
             signature: decode(signature, Part::Signature)?,
-            signed: &token[..header.len() + 1 + payload.len()],
+            signed,
         })
     }
 }

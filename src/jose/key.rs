@@ -315,7 +315,7 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), Unusable> {
     }
     // What ring accepts: odd, from 3 up to 33 bits. With anything else, it would reject every signature.
     let odd = e.last().is_some_and(|byte| byte % 2 == 1);
-    let small = e.len() <= 4 || (e.len() == 5 && e[0] <= 1);
+    let small = e.len() <= 4 || matches!(e, [0..=1, _, _, _, _]);
     if !odd || !small || e == [1] {
         return Err(wrong("\"e\" is not a usable RSA exponent"));
     }

@@ -97,7 +97,7 @@ impl KeySet {
             );
         }
         for (index, key) in self.0.iter().enumerate() {
-            if key.id.is_some() && self.0[..index].iter().any(|other| other.id == key.id) {
+            if key.id.is_some() && self.0.iter().take(index).any(|other| other.id == key.id) {
                 return wrong(
                     format!(
                         "two keys have the \"kid\" {}",
