@@ -4,18 +4,20 @@
 //! the triggers of `auth.providers` send that signal when rows change. So a backend reads the table once
 //! and then only listens, at the start of each statement.
 
+#![allow(unsafe_code, reason = "invalidation messages and a lock")]
+
 use std::cell::RefCell;
 use std::ffi::CStr;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use pg_session_jwt_jose::{Provider, ProviderError, ProviderRow};
+use pg_session_jwt_jose::{Provider, ProviderError, ProviderRow, quoted};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Oid};
 use serde_json::Value;
 
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::guc;
 use crate::memory;
 use crate::table;
@@ -146,7 +148,8 @@ fn parse(json: &str) -> Result<ProviderRow, Error> {
             "Copy the keys as the issuer publishes them.",
         )
     })?;
-    let name = row["name"].as_str().unwrap_or_default().to_owned();
+    let name = row.get("name").and_then(Value::as_str);
+    let name = name.unwrap_or_default().to_owned();
     serde_json::from_value(row).map_err(|_| {
         wrong(
             &name,
@@ -161,7 +164,9 @@ fn parse(json: &str) -> Result<ProviderRow, Error> {
 /// # Errors
 /// [`Error::Provider`].
 pub(crate) fn check_row(json: &str) -> Result<(), Error> {
-    Provider::new(parse(json)?)?;
+    let provider = Provider::new(parse(json)?)?;
+    let whose = format!("of provider {}", quoted(&provider.name));
+    error::warn_of_ignored_keys(&whose, provider.ignored_keys());
     Ok(())
 }
 
@@ -204,7 +209,7 @@ pub(crate) fn check_apart(table: Oid) -> Result<(), Error> {
         }
     }
     for (index, (one, one_is_new)) in rows.iter().enumerate() {
-        for (other, other_is_new) in &rows[..index] {
+        for (other, other_is_new) in rows.iter().take(index) {
             if *one_is_new || *other_is_new {
                 one.check_apart(other)?;
             }

@@ -1,7 +1,9 @@
 //! Tables, read as catalogs are: without SPI, which would need the caller's privileges and use its
 //! transaction's snapshot.
 
-use std::ffi::CStr;
+#![allow(unsafe_code, reason = "relations and tuples")]
+
+use std::ffi::{CStr, c_char};
 
 use pgrx::FromDatum;
 use pgrx::pg_sys::{self, Datum};
@@ -87,11 +89,16 @@ pub(crate) fn extension_config(extension: &CStr) -> Vec<pg_sys::Oid> {
     // SAFETY: a look-up in a catalog by its index (as in get_extension_oid, src/backend/commands/extension.c).
     // `extconfig` is an oid[] without NULLs, or NULL; it is copied before the scan ends.
     let tables = with_table(pg_sys::ExtensionRelationId, |relation| unsafe {
+        #[expect(clippy::cast_possible_truncation, reason = "two small constants of C")]
+        let (column, strategy) = (
+            pg_sys::Anum_pg_extension_extname as i16,
+            pg_sys::BTEqualStrategyNumber as u16,
+        );
         let mut key = pg_sys::ScanKeyData::default();
         pg_sys::ScanKeyInit(
             &raw mut key,
-            pg_sys::Anum_pg_extension_extname as i16,
-            pg_sys::BTEqualStrategyNumber as u16,
+            column,
+            strategy,
             pg_sys::F_NAMEEQ.into(),
             Datum::from(extension.as_ptr()),
         );
@@ -126,12 +133,15 @@ pub(crate) fn has_always_trigger(table: pg_sys::Oid, name: &CStr) -> bool {
     // SAFETY: the relation's array of triggers, with their C strings, lives while it is open.
     let has = with_table(table, |relation| unsafe {
         let triggers = match (*relation).trigdesc.as_ref() {
-            Some(all) => std::slice::from_raw_parts(all.triggers, all.numtriggers as usize),
+            Some(all) => {
+                let count = usize::try_from(all.numtriggers).unwrap_or(0);
+                std::slice::from_raw_parts(all.triggers, count)
+            }
             None => &[],
         };
         triggers.iter().any(|trigger| {
             CStr::from_ptr(trigger.tgname) == name
-                && trigger.tgenabled as u8 == pg_sys::TRIGGER_FIRES_ALWAYS
+                && trigger.tgenabled == pg_sys::TRIGGER_FIRES_ALWAYS as c_char
         })
     });
     has.unwrap_or(false)

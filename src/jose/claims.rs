@@ -138,7 +138,7 @@ fn audience(claim: Option<&Value>) -> Result<Vec<String>, Rejection> {
 fn integer(value: &Value) -> Option<i64> {
     let number = value.as_number()?;
     let whole = |float: f64| (float.fract() == 0.0).then_some(float);
-    #[allow(clippy::cast_possible_truncation)] // `as` saturates
+    #[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
     let rounded = || number.as_f64().and_then(whole).map(|float| float as i64);
     number.as_i64().or_else(rounded)
 }

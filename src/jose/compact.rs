@@ -38,11 +38,14 @@ impl<'a> Compact<'a> {
         let is_dot = |byte: &u8| *byte == b'.';
         let three_parts = || {
             // From both ends, since the middle part is the longest.
-            let (header, rest) = token.split_at(token.iter().position(is_dot)?);
-            let (payload, signature) = rest[1..].split_at(rest[1..].iter().rposition(is_dot)?);
-            (!payload.contains(&b'.')).then_some((header, payload, &signature[1..]))
+            let first = token.iter().position(is_dot)?;
+            let last = token.iter().rposition(is_dot)?;
+            let payload = token.get(first + 1..last)?;
+            let (header, signature) = (token.get(..first)?, token.get(last + 1..)?);
+            let signed = token.get(..last)?;
+            (!payload.contains(&b'.')).then_some((header, payload, signature, signed))
         };
-        let Some((header, payload, signature)) = three_parts() else {
+        let Some((header, payload, signature, signed)) = three_parts() else {
             let found = token.split(is_dot).count();
             let looks = dress(token).or(match found {
                 1 if !token.is_empty() => Some(Looks::Opaque),
@@ -59,7 +62,7 @@ impl<'a> Compact<'a> {
             header: decode(header, Part::Header)?,
             payload: decode(payload, Part::Payload)?,
             signature: decode(signature, Part::Signature)?,
-            signed: &token[..header.len() + 1 + payload.len()],
+            signed,
         })
     }
 }
@@ -68,7 +71,8 @@ impl<'a> Compact<'a> {
 fn dress(token: &[u8]) -> Option<Looks> {
     let ends = [token.first()?, token.last()?];
     let has = |which: fn(&u8) -> bool| ends.into_iter().any(which);
-    if token.len() > 7 && token[..7].eq_ignore_ascii_case(b"bearer ") {
+    let scheme = token.first_chunk::<7>();
+    if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer ")) {
         Some(Looks::Bearer)
     } else if has(u8::is_ascii_whitespace) {
         Some(Looks::Blank)

@@ -186,7 +186,7 @@ fn rsa(jwk: &Jwk) -> Result<Material, Unusable> {
         return Err(unusable("\"n\" is not an RSA modulus: it is even"));
     }
     // From 3 up to 33 bits.
-    let small = e.len() <= 4 || (e.len() == 5 && e[0] <= 1);
+    let small = e.len() <= 4 || matches!(e[..], [0..=1, _, _, _, _]);
     if !is_odd(&e) || !small || e == [1] {
         return Err(unusable("\"e\" is not a usable RSA exponent"));
     }

@@ -450,7 +450,7 @@ mod tests {
     #[test]
     fn a_key_that_cannot_be_used_is_named_and_the_others_count() {
         for (bad, why) in unusable() {
-            let alone = error(&set(&[bad.clone()]));
+            let alone = error(&set(std::slice::from_ref(&bad)));
             let expected = format!("no usable key: key 1: {why}");
             assert!(alone.detail.starts_with(&expected), "{bad}: {alone:?}");
             assert!(

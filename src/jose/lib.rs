@@ -7,6 +7,19 @@
 //! Two functions carry the security of the whole extension: [`verify`] accepts a token, and `Key::fits`
 //! (in `key.rs`) says which keys may verify it.
 
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used,
+        reason = "a test may panic"
+    )
+)]
+
 mod claims;
 mod clerk_permissions;
 mod compact;

@@ -19,7 +19,7 @@ use crate::words;
 
 /// A row of `auth.providers`, from JSON.
 #[derive(Debug, Clone, Deserialize)]
-#[allow(missing_docs)] // the columns' comments are in the database
+#[allow(missing_docs, reason = "the columns' comments are in the database")]
 pub struct ProviderRow {
     pub name: String,
     pub issuer: Option<String>,

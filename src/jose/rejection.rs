@@ -52,7 +52,7 @@ pub enum Looks {
 /// Why a token was rejected. What a message quotes from a token is escaped and truncated
 /// ([`quoted`](crate::quoted)).
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs)] // each variant's fields are named for what they hold
+#[allow(missing_docs, reason = "the fields are named for what they hold")]
 pub enum Rejection {
     /// No token was given where one is required.
     Missing,

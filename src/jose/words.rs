@@ -67,7 +67,8 @@ impl Rejection {
         format!("{}: {}", self.stage(), self.facts())
     }
 
-    fn facts(&self) -> String {
+    /// The facts alone.
+    pub fn facts(&self) -> String {
         match self {
             Self::Missing => "there is no token".into(),
             Self::TooLong { limit } => format!("the token is longer than {limit} bytes"),

@@ -144,7 +144,7 @@ pub(super) fn examine(token: Option<&[u8]>) -> Result<(Presentation, Rc<Identity
     audited(token.ok_or_else(missing).and_then(|token| {
         let mut presented = Presentation {
             // One byte over the limit is enough for it to be refused as too long.
-            token: token[..token.len().min(MAX_TOKEN_BYTES + 1)].to_vec(),
+            token: token.get(..=MAX_TOKEN_BYTES).unwrap_or(token).to_vec(),
             progress: Progress::default(),
         };
         let identity = accept(&mut presented, &Keys::trusted()?)?;
