@@ -1,6 +1,8 @@
 //! The frame around every SQL function: its arguments, its errors, and for accessors the value kept at
 //! the call site, so that a row costs what a constant costs.
 
+#![allow(unsafe_code, reason = "the fmgr interface")]
+
 use std::ffi::CStr;
 
 use pgrx::FromDatum;

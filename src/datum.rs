@@ -1,5 +1,7 @@
 //! Values from and to Postgres.
 
+#![allow(unsafe_code, reason = "values are pointers of Postgres")]
+
 use std::ffi::{CStr, CString};
 use std::panic::UnwindSafe;
 
@@ -51,11 +53,11 @@ pub(crate) fn to_server(text: &str) -> Result<CString, String> {
     if is_utf8() {
         return Ok(text);
     }
+    let length = length(text.as_bytes())?;
     // SAFETY: the pointer and the length are of one string; the result is that same string, or a new
     // one that ends with NUL.
     attempt(move || unsafe {
-        let length = text.as_bytes().len();
-        let converted = pg_sys::pg_any_to_server(text.as_ptr(), length as i32, UTF8);
+        let converted = pg_sys::pg_any_to_server(text.as_ptr(), length, UTF8);
         CStr::from_ptr(converted).to_owned()
     })
 }
@@ -76,14 +78,18 @@ pub(crate) fn from_server(bytes: Vec<u8>) -> Result<String, String> {
     let text = if is_utf8() {
         text
     } else {
+        let length = length(text.as_bytes())?;
         // SAFETY: as in to_server.
         attempt(move || unsafe {
-            let length = text.as_bytes().len();
-            let converted = pg_sys::pg_server_to_any(text.as_ptr(), length as i32, UTF8);
+            let converted = pg_sys::pg_server_to_any(text.as_ptr(), length, UTF8);
             CStr::from_ptr(converted).to_owned()
         })?
     };
     String::from_utf8(text.into_bytes()).map_err(|_| "not valid UTF-8".to_owned())
+}
+
+fn length<T>(items: &[T]) -> Result<i32, String> {
+    i32::try_from(items.len()).map_err(|_| "too long".to_owned())
 }
 
 /// A `text`, palloc'd.
@@ -115,11 +121,12 @@ pub(crate) fn text_array(texts: &[impl AsRef<str>]) -> Result<Option<Datum>, Err
     for element in texts {
         elements.extend(text(element.as_ref())?);
     }
+    let length = length(&elements).map_err(Error::Unrepresentable)?;
     // SAFETY: the count is right, and the elements are of a variable-length type, aligned to int.
     let array = unsafe {
         pg_sys::construct_array(
             elements.as_mut_ptr(),
-            elements.len() as i32,
+            length,
             pg_sys::TEXTOID,
             -1,
             false,

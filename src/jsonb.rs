@@ -1,5 +1,7 @@
 //! A jsonb that is made on demand and outlives transactions.
 
+#![allow(unsafe_code, reason = "a value in memory of Postgres")]
+
 use std::cell::OnceCell;
 use std::ptr::NonNull;
 

@@ -28,6 +28,13 @@ mod sql;
 mod table;
 
 #[cfg(any(test, feature = "pg_test"))]
+#[allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    unsafe_code,
+    reason = "a test may panic, and its attribute exports C functions"
+)]
 mod tests;
 
 pgrx::pg_module_magic!(name, version);
@@ -44,7 +51,7 @@ compile_error!("a Datum holds 8 bytes by value, and so do the counters here: 64 
 /// # Safety
 /// For Postgres to call.
 #[unsafe(no_mangle)]
-#[allow(non_snake_case)]
+#[allow(unsafe_code, non_snake_case, reason = "Postgres calls it by this name")]
 pub unsafe extern "C-unwind" fn _PG_init() {
     // SAFETY: called by Postgres (src/backend/utils/fmgr/dfmgr.c).
     unsafe {

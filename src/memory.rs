@@ -4,6 +4,8 @@
 //! that a role can make this library do first asks for as much memory as it may need at most, a question
 //! that may be answered with no. The input's size is limited, so there is such a number.
 
+#![allow(unsafe_code, reason = "allocators of Postgres")]
+
 use std::ffi::{c_int, c_void};
 
 use pgrx::pg_sys;

@@ -4,6 +4,8 @@
 //! errors leave the statement, and the token in it, in the log; and version 0.5.0's symbols would
 //! change.
 
+#![allow(unsafe_code, reason = "symbols that Postgres calls")]
+
 use pg_session_jwt_jose::organization;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
@@ -141,7 +143,7 @@ fn claims(identity: &Identity, _: &Call) -> Answer {
 }
 
 fn user_id(identity: &Identity, _: &Call) -> Answer {
-    text(identity.subject()?)
+    text(identity.subject()?.as_deref())
 }
 
 fn text(value: Option<&str>) -> Answer {
@@ -163,7 +165,8 @@ fn has_permission(identity: &Identity, call: &Call) -> Answer {
 }
 
 fn uid(identity: &Identity, _: &Call) -> Answer {
-    Ok(identity.subject().ok().flatten().and_then(datum::uuid))
+    let subject = identity.subject().ok().flatten();
+    Ok(subject.as_deref().and_then(datum::uuid))
 }
 
 fn claim(identity: &Identity, name: &[u8]) -> Answer {
@@ -222,6 +225,7 @@ fn status(call: &Call) -> Answer {
     let text = |value: Option<&str>| value.and_then(|value| datum::text(value).ok().flatten());
     let time = |value: Option<f64>| value.and_then(datum::timestamptz);
     let subject = identity.and_then(|identity| identity.subject().ok().flatten());
+    let role = identity.and_then(|identity| identity.roles.role(&identity.members).0);
     let source = identity.map_or_else(session::source, |identity| identity.source);
     Ok(Some(datum::row(
         call.row_type(),
@@ -235,8 +239,8 @@ fn status(call: &Call) -> Answer {
                     .map(|token| format!("{:?}", token.header.algorithm))
                     .as_deref(),
             ),
-            text(subject),
-            text(identity.and_then(|identity| identity.roles.role(&identity.members).0)),
+            text(subject.as_deref()),
+            text(role.as_deref()),
             time(token.and_then(|token| token.claims.issued_at)),
             time(token.and_then(|token| token.claims.expires_at)),
             text(problem.as_deref()),

@@ -1,7 +1,9 @@
 //! Tables, read as catalogs are: without SPI, which would need the caller's privileges and use its
 //! transaction's snapshot.
 
-use std::ffi::CStr;
+#![allow(unsafe_code, reason = "relations and tuples")]
+
+use std::ffi::{CStr, c_char};
 use std::mem::ManuallyDrop;
 
 use pgrx::pg_sys::{self, Datum};
@@ -39,8 +41,8 @@ pub(crate) struct Row {
 /// The rows of a table that have `value`, or NULL, in a text column, as they are committed now. By an index
 /// on that column, if there is one ([`index_on`]).
 ///
-/// Not by SPI: that would ask for the caller's privileges, and see what its transaction's snapshot
-/// sees, which in REPEATABLE READ is the past.
+/// Not by SPI: that would need the caller's privileges, and use its transaction's snapshot, which in
+/// REPEATABLE READ is the past.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`]
@@ -49,41 +51,30 @@ pub(crate) fn rows(
     column: &CStr,
     value: Option<&[u8]>,
 ) -> Result<Vec<Row>, Error> {
-    // SAFETY: systable_beginscan reads any heap, by any of its indexes (genam.c); without a snapshot it
-    // takes a fresh one, as for catalogs, also in a parallel worker. Each tuple is copied before the
-    // next is fetched. An ERROR in between leaves the scan to the resource owner.
+    // SAFETY: the relation is open; each tuple is copied before the next is fetched.
     let read = |relation| unsafe {
-        let Some(column) = text_column(relation, column) else {
+        let Some(column) = column_of(relation, column, &[pg_sys::TEXTOID, pg_sys::VARCHAROID])
+        else {
             return Ok(Vec::new());
         };
         let mut key = equal(column, value);
-        let index = index_on(relation, column);
-        let by_index = index != pg_sys::InvalidOid;
-        let null = std::ptr::null_mut();
-        // Without the index there is no key: a heap scan takes none for NULL.
-        let keys = i32::from(by_index);
-        let scan = pg_sys::systable_beginscan(relation, index, by_index, null, keys, &raw mut key);
+        let mut scan = Scan::begin(relation, Some(column), Some(&mut key));
         let mut rows = Ok(Vec::new());
-        while let Ok(found) = &mut rows {
-            let tuple = pg_sys::systable_getnext(scan);
-            if tuple.is_null() {
-                break;
-            }
-            let mut is_null = true;
-            let own = pg_sys::heap_getattr(tuple, column.into(), (*relation).rd_att, &mut is_null);
-            // A text has the same layout as a bytea.
-            if <&[u8]>::from_datum(own, is_null) == value {
+        while let Ok(found) = &mut rows
+            && let Some(tuple) = scan.next()
+        {
+            if text(tuple, column, (*relation).rd_att) == value {
                 match read_row(tuple, (*relation).rd_att) {
                     Ok(row) => found.push(row),
                     Err(error) => rows = Err(error),
                 }
             }
         }
-        pg_sys::systable_endscan(scan);
+        scan.end();
         rows
     };
-    // What is allocated on the way goes at once: many issuers may be looked up in one statement.
-    // After an ERROR it goes with the caller's: what is still open then refers to it.
+    // What is allocated on the way goes at once: many issuers may be looked up in one statement. After an
+    // ERROR it goes with the caller's: what is still open then refers to it.
     let mut scratch = ManuallyDrop::new(PgMemoryContexts::new("pg_session_jwt rows"));
     // SAFETY: nothing that is returned was allocated by Postgres.
     let rows = unsafe { scratch.switch_to(|_| with_table(table, read)) };
@@ -91,21 +82,122 @@ pub(crate) fn rows(
     rows.unwrap_or_else(|| Ok(Vec::new()))
 }
 
-/// Whether a table has a row. By the index on the column, if there is one: it is quicker past many deleted
-/// rows, since the next scan skips what this one finds dead.
+/// Whether a table has a row. By the index on the column, if there is one: past many deleted rows it is
+/// quicker, since a scan of it skips what an earlier one found dead.
 pub(crate) fn has_row(table: pg_sys::Oid, column: &CStr) -> bool {
-    // SAFETY: as in `rows`.
+    // SAFETY: the relation is open.
     let has = with_table(table, |relation| unsafe {
-        let column = text_column(relation, column);
-        let index = column.map_or(pg_sys::InvalidOid, |column| index_on(relation, column));
-        let by_index = index != pg_sys::InvalidOid;
-        let null = std::ptr::null_mut();
-        let scan = pg_sys::systable_beginscan(relation, index, by_index, null, 0, null.cast());
-        let has = !pg_sys::systable_getnext(scan).is_null();
-        pg_sys::systable_endscan(scan);
+        let column = column_of(relation, column, &[pg_sys::TEXTOID, pg_sys::VARCHAROID]);
+        let mut scan = Scan::begin(relation, column, None);
+        let has = scan.next().is_some();
+        scan.end();
         has
     });
     has.unwrap_or(false)
+}
+
+/// The texts in a column of the first rows, at most `limit`, of those that have true in `flag`.
+pub(crate) fn first_texts(
+    table: pg_sys::Oid,
+    column: &CStr,
+    flag: &CStr,
+    limit: usize,
+) -> Vec<Vec<u8>> {
+    // SAFETY: as in `rows`.
+    let texts = with_table(table, |relation| unsafe {
+        let column = column_of(relation, column, &[pg_sys::TEXTOID, pg_sys::VARCHAROID])?;
+        let flag = column_of(relation, flag, &[pg_sys::BOOLOID])?;
+        let mut scan = Scan::begin(relation, Some(column), None);
+        let mut texts = Vec::new();
+        for _ in 0..limit {
+            let Some(tuple) = scan.next() else { break };
+            let (flag, is_null) = attribute(tuple, flag, (*relation).rd_att);
+            if bool::from_datum(flag, is_null) == Some(true) {
+                let text: Option<&[u8]> = text(tuple, column, (*relation).rd_att);
+                texts.extend(text.map(<[u8]>::to_vec));
+            }
+        }
+        scan.end();
+        Some(texts)
+    });
+    texts.flatten().unwrap_or_default()
+}
+
+/// A scan of a table as catalogs are scanned: with a fresh snapshot, also in a parallel worker. An ERROR
+/// leaves it to the resource owner.
+struct Scan(pg_sys::SysScanDesc);
+
+impl Scan {
+    /// By the index on a text column, if there is one: of the rows that fulfil the condition on it, or of
+    /// all in its order. Otherwise of all: a heap scan has no condition for NULL.
+    ///
+    /// # Safety
+    /// The relation stays open, and the condition where it is, until the end of the scan.
+    unsafe fn begin(
+        relation: pg_sys::Relation,
+        column: Option<i16>,
+        condition: Option<&mut pg_sys::ScanKeyData>,
+    ) -> Self {
+        let no_snapshot = std::ptr::null_mut();
+        // SAFETY: systable_beginscan reads any heap, by any of its indexes (genam.c).
+        unsafe {
+            let index = column.and_then(|column| index_on(relation, column));
+            let condition = condition.filter(|_| index.is_some());
+            let count = i32::from(condition.is_some());
+            let condition = condition.map_or(std::ptr::null_mut(), std::ptr::from_mut);
+            Self(pg_sys::systable_beginscan(
+                relation,
+                index.unwrap_or(pg_sys::InvalidOid),
+                index.is_some(),
+                no_snapshot,
+                count,
+                condition,
+            ))
+        }
+    }
+
+    /// The next tuple, valid until the one after it is asked for.
+    fn next(&mut self) -> Option<pg_sys::HeapTuple> {
+        // SAFETY: the scan has begun and not ended.
+        let tuple = unsafe { pg_sys::systable_getnext(self.0) };
+        (!tuple.is_null()).then_some(tuple)
+    }
+
+    fn end(self) {
+        // SAFETY: the scan has begun and not ended.
+        unsafe { pg_sys::systable_endscan(self.0) }
+    }
+}
+
+/// A value of a tuple, and whether it is NULL.
+///
+/// # Safety
+/// The tuple is of the row type, which has the column.
+unsafe fn attribute(
+    tuple: pg_sys::HeapTuple,
+    column: i16,
+    row_type: pg_sys::TupleDesc,
+) -> (Datum, bool) {
+    let mut is_null = true;
+    // SAFETY: the caller's promise.
+    let value = unsafe { pg_sys::heap_getattr(tuple, column.into(), row_type, &mut is_null) };
+    (value, is_null)
+}
+
+/// A text of a tuple, valid as long as the tuple.
+///
+/// # Safety
+/// As for [`attribute`]; the column is a text.
+unsafe fn text<'a>(
+    tuple: pg_sys::HeapTuple,
+    column: i16,
+    row_type: pg_sys::TupleDesc,
+) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise; a text has the same layout as a bytea.
+    unsafe {
+        let (value, is_null) = attribute(tuple, column, row_type);
+        FromDatum::from_datum(value, is_null)
+    }
 }
 
 /// # Safety
@@ -128,65 +220,62 @@ unsafe fn read_row(tuple: pg_sys::HeapTuple, row_type: pg_sys::TupleDesc) -> Res
     })
 }
 
-/// The number of a column of this name; `None` if there is none, or it is not a text.
+/// The number of a column of this name; `None` if there is none, or it has none of these types.
 ///
 /// # Safety
 /// The relation is open.
-unsafe fn text_column(relation: pg_sys::Relation, name: &CStr) -> Option<i16> {
+unsafe fn column_of(relation: pg_sys::Relation, name: &CStr, types: &[pg_sys::Oid]) -> Option<i16> {
     // SAFETY: the row type is valid while the relation is open.
     unsafe {
-        let number = pg_sys::SPI_fnumber((*relation).rd_att, name.as_ptr());
-        let is_text = number > 0
-            && matches!(
-                pg_sys::SPI_gettypeid((*relation).rd_att, number),
-                pg_sys::TEXTOID | pg_sys::VARCHAROID
-            );
-        i16::try_from(number).ok().filter(|_| is_text)
+        let row_type = (*relation).rd_att;
+        let number = pg_sys::SPI_fnumber(row_type, name.as_ptr());
+        let fits = number > 0 && types.contains(&pg_sys::SPI_gettypeid(row_type, number));
+        i16::try_from(number).ok().filter(|_| fits)
     }
 }
 
 /// The index that finds all rows by a text column: valid, a btree in byte order with that column first, and
-/// without a condition. InvalidOid if there is none, or it must not be used now.
+/// without a condition.
 ///
-/// Not by its name, which may change. An index that must not be used yet by older snapshots
-/// (`indcheckxmin`) may be by a fresh one.
+/// Not by its name, which may change. One that older snapshots must not use yet (`indcheckxmin`) is good
+/// for a fresh one.
 ///
 /// # Safety
 /// The relation is open, and locked until the index is used.
-unsafe fn index_on(relation: pg_sys::Relation, column: i16) -> pg_sys::Oid {
+unsafe fn index_on(relation: pg_sys::Relation, column: i16) -> Option<pg_sys::Oid> {
     let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
     // SAFETY: the list is a copy; an index in it is there as long as its table is locked, and has at least
     // one column.
     unsafe {
         if pg_sys::IgnoreSystemIndexes {
-            return pg_sys::InvalidOid;
+            return None;
         }
         let list = pg_sys::RelationGetIndexList(relation);
-        let count = if list.is_null() { 0 } else { (*list).length };
+        let count = list.as_ref().map_or(0, |list| list.length);
         let mut indexes = (0..count).map(|number| pg_sys::list_nth_oid(list, number));
-        let fits = |&oid: &pg_sys::Oid| {
+        indexes.find(|&oid| {
             let index = pg_sys::index_open(oid, lock);
             let record = &*(*index).rd_index;
-            let indpred = pg_sys::Anum_pg_index_indpred as i32;
-            let null = std::ptr::null_mut();
+            let condition = pg_sys::Anum_pg_index_indpred as i32;
             let fits = record.indisvalid
                 && *record.indkey.values.as_ptr() == column
                 && (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
                 && *(*index).rd_opfamily == pg_sys::TEXT_BTREE_FAM_OID
                 && *(*index).rd_indcollation == pg_sys::C_COLLATION_OID
-                && pg_sys::heap_attisnull((*index).rd_indextuple, indpred, null)
+                && pg_sys::heap_attisnull((*index).rd_indextuple, condition, std::ptr::null_mut())
                 && !pg_sys::ReindexIsProcessingIndex(oid);
             pg_sys::index_close(index, lock);
             fits
-        };
-        indexes.find(fits).unwrap_or(pg_sys::InvalidOid)
+        })
     }
 }
 
 /// The condition that a text column has this value, or is NULL.
 fn equal(column: i16, value: Option<&[u8]>) -> pg_sys::ScanKeyData {
+    #[expect(clippy::cast_possible_truncation, reason = "a small constant of C")]
+    let equal = pg_sys::BTEqualStrategyNumber as u16;
     let (flags, strategy, procedure) = match value {
-        Some(_) => (0, pg_sys::BTEqualStrategyNumber, pg_sys::F_TEXTEQ),
+        Some(_) => (0, equal, pg_sys::F_TEXTEQ),
         None => (pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL, 0, 0),
     };
     let mut key = pg_sys::ScanKeyData::default();
@@ -196,7 +285,7 @@ fn equal(column: i16, value: Option<&[u8]>) -> pg_sys::ScanKeyData {
             &raw mut key,
             flags as i32,
             column,
-            strategy as u16,
+            strategy,
             pg_sys::InvalidOid,
             pg_sys::C_COLLATION_OID,
             procedure.into(),
@@ -214,11 +303,16 @@ pub(crate) fn extension_config(extension: &CStr) -> Vec<pg_sys::Oid> {
     // SAFETY: a look-up in a catalog by its index (as in get_extension_oid, src/backend/commands/extension.c).
     // `extconfig` is an oid[] without NULLs, or NULL; it is copied before the scan ends.
     let tables = with_table(pg_sys::ExtensionRelationId, |relation| unsafe {
+        #[expect(clippy::cast_possible_truncation, reason = "two small constants of C")]
+        let (column, strategy) = (
+            pg_sys::Anum_pg_extension_extname as i16,
+            pg_sys::BTEqualStrategyNumber as u16,
+        );
         let mut key = pg_sys::ScanKeyData::default();
         pg_sys::ScanKeyInit(
             &raw mut key,
-            pg_sys::Anum_pg_extension_extname as i16,
-            pg_sys::BTEqualStrategyNumber as u16,
+            column,
+            strategy,
             pg_sys::F_NAMEEQ.into(),
             Datum::from(extension.as_ptr()),
         );
@@ -253,12 +347,15 @@ pub(crate) fn has_always_trigger(table: pg_sys::Oid, name: &CStr) -> bool {
     // SAFETY: the relation's array of triggers, with their C strings, lives while it is open.
     let has = with_table(table, |relation| unsafe {
         let triggers = match (*relation).trigdesc.as_ref() {
-            Some(all) => std::slice::from_raw_parts(all.triggers, all.numtriggers as usize),
+            Some(all) => {
+                let count = usize::try_from(all.numtriggers).unwrap_or(0);
+                std::slice::from_raw_parts(all.triggers, count)
+            }
             None => &[],
         };
         triggers.iter().any(|trigger| {
             CStr::from_ptr(trigger.tgname) == name
-                && trigger.tgenabled as u8 == pg_sys::TRIGGER_FIRES_ALWAYS
+                && trigger.tgenabled == pg_sys::TRIGGER_FIRES_ALWAYS as c_char
         })
     });
     has.unwrap_or(false)

@@ -42,5 +42,5 @@ pub(crate) fn log_rejected(rejected: &Rejected) {
 fn log(line: &str) {
     // Not LOG_SERVER_ONLY: the manual promises LOG.
     let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
-    send(PgLogLevel::LOG, code, line, "");
+    send(PgLogLevel::LOG, code, [line, "", ""]);
 }

@@ -15,7 +15,9 @@ mod value;
 mod words;
 
 pub(crate) use audit::{log_accepted, log_rejected};
-pub(crate) use raise::{guarded, hide_what_workers_raise, out_of_memory, warn};
+pub(crate) use raise::{
+    guarded, hide_what_workers_raise, out_of_memory, warn, warn_of_ignored_keys,
+};
 pub(crate) use report::Report;
 pub(crate) use value::{Error, SetBy};
 pub(crate) use words::OWN_KEY_IGNORED;

@@ -1,5 +1,7 @@
 //! The boundary: the one place that gives a report to Postgres.
 
+#![allow(unsafe_code, reason = "ereport() and its jump")]
+
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
@@ -20,15 +22,8 @@ impl Report {
             [&self.message, &self.detail, &self.hint].map(|text| pstring(text));
         let sqlstate = self.sqlstate;
         drop(self);
-        // CONTEXT is dropped: where PL/pgSQL runs a statement with the token in it, or portals show
-        // their parameters, it would reveal the token to the client and to any handler in between.
-        // SAFETY: the strings are palloc'd, so nothing is lost when errfinish jumps; the handler that
-        // catches the ERROR restores the stack (PG_TRY, src/include/utils/elog.h).
-        unsafe {
-            pg_sys::error_context_stack = std::ptr::null_mut();
-            emit(PgLogLevel::ERROR as c_int, sqlstate, message, detail, hint)
-        };
-        unreachable!("errfinish() does not return from an ERROR")
+        // SAFETY: the strings are palloc'd, so nothing is lost when errfinish jumps.
+        unsafe { emit_error(sqlstate, message, detail, hint) }
     }
 }
 
@@ -94,35 +89,38 @@ unsafe extern "C-unwind" fn hide_statement(report: *mut pg_sys::ErrorData) {
 /// As for [`Report::raise`].
 #[cold]
 pub(crate) unsafe fn out_of_memory() -> ! {
-    let code = PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY;
-    let none = std::ptr::null();
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise, and C strings.
     unsafe {
-        pg_sys::error_context_stack = std::ptr::null_mut();
-        emit(
-            PgLogLevel::ERROR as c_int,
-            code,
+        emit_error(
+            PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
             OUT_OF_MEMORY.as_ptr(),
             c"pg_session_jwt reserves a few megabytes before it begins.".as_ptr(),
-            none,
-        );
+            std::ptr::null(),
+        )
     }
-    unreachable!("errfinish() does not return from an ERROR")
 }
 
 /// A WARNING to the client.
-pub(crate) fn warn(message: &str, hint: &str) {
+pub(crate) fn warn(message: &str, detail: &str, hint: &str) {
     let code = PgSqlErrorCode::ERRCODE_WARNING;
-    send(PgLogLevel::WARNING, code, message, hint);
+    send(PgLogLevel::WARNING, code, [message, detail, hint]);
+}
+
+/// A WARNING for whoever writes a set of keys of which some cannot be used.
+pub(crate) fn warn_of_ignored_keys(whose: &str, ignored: Option<String>) {
+    if let Some(ignored) = ignored {
+        let hint = "The other keys count. Tokens that these keys signed are rejected.";
+        warn(&format!("keys {whose} are ignored"), &ignored, hint);
+    }
 }
 
 /// Reports something that is not an error. A cancel that Postgres notices meanwhile comes back as a
 /// panic, like any ERROR of a Postgres function.
-pub(super) fn send(level: PgLogLevel, code: PgSqlErrorCode, message: &str, hint: &str) {
-    let (level, message, hint) = (level as c_int, pstring(message), pstring(hint));
+pub(super) fn send(level: PgLogLevel, code: PgSqlErrorCode, texts: [&str; 3]) {
+    let (level, [message, detail, hint]) = (level as c_int, texts.map(pstring));
     // SAFETY: C strings, or null; nothing within the boundary has a destructor.
     unsafe {
-        pg_sys::ffi::pg_guard_ffi_boundary(|| emit(level, code, message, std::ptr::null(), hint));
+        pg_sys::ffi::pg_guard_ffi_boundary(|| emit(level, code, message, detail, hint));
     }
 }
 
@@ -147,6 +145,32 @@ fn pstring(text: &str) -> *const c_char {
             *copy.add(text.len()) = 0;
         }
         copy
+    }
+}
+
+/// [`emit`] at ERROR, without CONTEXT: where PL/pgSQL runs a statement with the token in it, or portals
+/// show their parameters, that would reveal the token to the client and to any handler in between.
+///
+/// # Safety
+/// As for [`Report::raise`]; null or C strings.
+unsafe fn emit_error(
+    sqlstate: PgSqlErrorCode,
+    message: *const c_char,
+    detail: *const c_char,
+    hint: *const c_char,
+) -> ! {
+    // SAFETY: the caller's promise; the handler that catches the ERROR restores the stack (PG_TRY,
+    // src/include/utils/elog.h).
+    unsafe {
+        pg_sys::error_context_stack = std::ptr::null_mut();
+        emit(PgLogLevel::ERROR as c_int, sqlstate, message, detail, hint);
+    }
+    #[expect(
+        clippy::unreachable,
+        reason = "errfinish() does not return from an ERROR"
+    )]
+    {
+        unreachable!("errfinish() does not return from an ERROR")
     }
 }
 

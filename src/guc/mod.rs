@@ -12,6 +12,8 @@
 //! | `names` | the names of the parameters |
 //! | `value` | copying and setting values, and the number that changes with them |
 
+#![allow(unsafe_code, reason = "records and hooks of GUC")]
+
 mod keys;
 mod loading;
 mod names;
@@ -98,6 +100,12 @@ pub(crate) fn reset_role() {
     set(c"role", std::ptr::null(), false);
 }
 
+/// Whether a role of this name exists.
+pub(crate) fn role_exists(name: &CStr) -> bool {
+    // SAFETY: a catalog look-up by a C string.
+    unsafe { pg_sys::get_role_oid(name.as_ptr(), true) != pg_sys::InvalidOid }
+}
+
 /// Whether a role of this name exists and is a superuser.
 pub(crate) fn is_superuser(name: &CStr) -> bool {
     // SAFETY: catalog look-ups; an invalid Oid is not a superuser.
@@ -112,7 +120,7 @@ pub(crate) fn define(judge: Judge) {
     loading::define_refused(hidden);
     keys::define(hidden);
     token::define(hidden, judge);
-    // SAFETY (of all that follow): the hooks raise an ERROR only from frames without destructors.
+    // SAFETY: the hook raises no ERROR.
     define_guarded(names::CLAIMS, |name| unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
@@ -126,6 +134,7 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
+    // SAFETY: the hook raises no ERROR.
     define_guarded(names::REQUEST_CLAIMS, |name| unsafe {
         GucRegistry::define_enum_guc_with_hooks(
             name,
@@ -139,6 +148,7 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
+    // SAFETY: the hook raises no ERROR.
     define_guarded(names::CLOCK_SKEW, |name| unsafe {
         GucRegistry::define_int_guc_with_hooks(
             name,
@@ -154,6 +164,7 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
+    // SAFETY: the hook raises no ERROR.
     define_guarded(names::AUDIT_LOG, |name| unsafe {
         GucRegistry::define_bool_guc_with_hooks(
             name,

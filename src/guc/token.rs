@@ -169,7 +169,7 @@ unsafe extern "C-unwind" fn check_jwt(
             *token = 0;
             return true;
         }
-        let bytes = CStr::from_ptr(token).to_bytes_with_nul();
+        let text = CStr::from_ptr(token);
         // ALTER ROLE … SET only tests the value.
         let is_tried = source == pg_sys::GucSource::PGC_S_TEST;
         let progress = match Progress::from_byte(JUDGED.load(Relaxed)) {
@@ -180,12 +180,13 @@ unsafe extern "C-unwind" fn check_jwt(
                     guarded(|| {
                         JUDGE
                             .get()
-                            .map_or(Ok(false), |judge| judge(&bytes[..bytes.len() - 1]))
+                            .map_or(Ok(false), |judge| judge(text.to_bytes()))
                     })
                 },
                 used: false,
             },
         };
+        let bytes = text.to_bytes_with_nul();
         let envelope = memory::of_gucs::allocate(1 + bytes.len()).cast::<u8>();
         if envelope.is_null() {
             // Not `false`: while the library is being loaded, that would lose the token with only a

@@ -44,7 +44,7 @@ pub(super) unsafe fn copied(value: *const c_char, most: usize) -> Option<Vec<u8>
     }
     // SAFETY: the caller's promise.
     let value = unsafe { CStr::from_ptr(value) }.to_bytes();
-    Some(value[..value.len().min(most + 1)].to_vec())
+    Some(value.get(..=most).unwrap_or(value).to_vec())
 }
 
 /// SET with the privileges of an ordinary user; RESET where the value is null.

@@ -1,6 +1,8 @@
 //! The claims set (RFC 7519 section 4): the registered claims have the types that the RFC gives them,
 //! and the token is valid now.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::rejection::Rejection;
@@ -37,7 +39,12 @@ pub struct Claims {
 impl Claims {
     /// Stage payload.
     pub(crate) fn from_members(members: &Map<String, Value>) -> Result<Self, Rejection> {
-        let number = |name| match members.get(name) {
+        // null is absent, but for `exp`: a token that is meant to end says when.
+        let get = |name| {
+            let value = members.get(name);
+            value.filter(|value| !value.is_null() || name == "exp")
+        };
+        let number = |name| match get(name) {
             None => Ok(None),
             Some(Value::Number(number)) => Ok(number.as_f64()),
             Some(_) => Err(Rejection::ClaimType {
@@ -45,21 +52,13 @@ impl Claims {
                 expected: "a number",
             }),
         };
-        let string = |name| match members.get(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(_) => Err(Rejection::ClaimType {
-                name,
-                expected: "a string",
-            }),
-        };
         Ok(Self {
             expires_at: number("exp")?,
             not_before: number("nbf")?,
             issued_at: number("iat")?,
-            issuer: string("iss")?,
-            subject: string("sub")?,
-            audience: audience(members.get("aud"))?,
+            issuer: issuer(members)?.map(str::to_owned),
+            subject: subject(members)?.map(Cow::into_owned),
+            audience: audience(get("aud"))?,
             integer_id: members.get("jti").and_then(integer),
         })
     }
@@ -89,6 +88,40 @@ impl Claims {
     }
 }
 
+/// `iss` (RFC 7519 section 4.1.1); null is absent.
+///
+/// # Errors
+/// [`Rejection::ClaimType`]
+pub(crate) fn issuer(members: &Map<String, Value>) -> Result<Option<&str>, Rejection> {
+    match members.get("iss") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(Rejection::ClaimType {
+            name: "iss",
+            expected: "a string",
+        }),
+    }
+}
+
+/// `sub` (RFC 7519 section 4.1.2); null is absent. The RFC wants a string; an integer, which frameworks that
+/// number their users write, stands for its decimal text.
+///
+/// # Errors
+/// [`Rejection::ClaimType`]
+pub fn subject(members: &Map<String, Value>) -> Result<Option<Cow<'_, str>>, Rejection> {
+    match members.get("sub") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(Cow::Borrowed(text))),
+        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => {
+            Ok(Some(Cow::Owned(number.to_string())))
+        }
+        Some(_) => Err(Rejection::ClaimType {
+            name: "sub",
+            expected: "a string or an integer of 64 bits",
+        }),
+    }
+}
+
 fn audience(claim: Option<&Value>) -> Result<Vec<String>, Rejection> {
     let wrong = || Rejection::ClaimType {
         name: "aud",
@@ -105,7 +138,7 @@ fn audience(claim: Option<&Value>) -> Result<Vec<String>, Rejection> {
 fn integer(value: &Value) -> Option<i64> {
     let number = value.as_number()?;
     let whole = |float: f64| (float.fract() == 0.0).then_some(float);
-    #[allow(clippy::cast_possible_truncation)] // `as` saturates
+    #[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
     let rounded = || number.as_f64().and_then(whole).map(|float| float as i64);
     number.as_i64().or_else(rounded)
 }
@@ -134,7 +167,10 @@ mod tests {
             (r#"{"iat":true}"#, "iat"),
             (r#"{"iss":1}"#, "iss"),
             (r#"{"sub":{"id":1}}"#, "sub"),
-            (r#"{"sub":null}"#, "sub"),
+            (r#"{"sub":1.5}"#, "sub"),
+            (r#"{"sub":1e2}"#, "sub"),
+            (r#"{"sub":18446744073709551616}"#, "sub"),
+            (r#"{"sub":true}"#, "sub"),
             (r#"{"aud":1}"#, "aud"),
             (r#"{"aud":["a",1]}"#, "aud"),
         ] {
@@ -148,6 +184,25 @@ mod tests {
         let all = all.expect("well typed");
         assert_eq!((all.subject.as_deref(), all.audience.len()), (Some(""), 2));
         assert_eq!((all.expires_at, all.not_before), (Some(1.5), Some(-1.0)));
+    }
+
+    #[test]
+    fn null_is_absent_and_an_integer_sub_is_its_text() {
+        let all = claims(r#"{"iss":null,"sub":null,"aud":null,"nbf":null,"iat":null,"jti":null}"#);
+        let all = all.expect("absent");
+        assert_eq!(
+            (all.issuer, all.subject, all.audience.len()),
+            (None, None, 0)
+        );
+        assert_eq!((all.not_before, all.issued_at), (None, None));
+        for (json, text) in [
+            (r#"{"sub":42}"#, "42"),
+            (r#"{"sub":-7}"#, "-7"),
+            (r#"{"sub":18446744073709551615}"#, "18446744073709551615"),
+            (r#"{"sub":"042"}"#, "042"),
+        ] {
+            assert_eq!(claims(json).expect(json).subject.as_deref(), Some(text));
+        }
     }
 
     #[test]

@@ -79,7 +79,9 @@ fn low_bits(decimal: &str, width: usize) -> Option<Vec<u64>> {
         // words = words * scale + digits, modulo the width: the carry out of the last word is dropped.
         for word in &mut words {
             let product = u128::from(*word) * u128::from(scale) + u128::from(carry);
-            *word = product as u64;
+            #[expect(clippy::cast_possible_truncation, reason = "the low word is meant")]
+            let low = product as u64;
+            *word = low;
             carry = (product >> 64) as u64;
         }
     }

@@ -3,10 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::rejection::{Part, Rejection};
+use crate::rejection::{Looks, Part, Rejection};
 
 /// The longest token that is read, in bytes.
-pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+pub const MAX_TOKEN_BYTES: usize = 64 * 1024;
 
 /// A token taken apart. Nothing about it has been verified.
 #[derive(Debug)]
@@ -38,27 +38,49 @@ impl<'a> Compact<'a> {
         let is_dot = |byte: &u8| *byte == b'.';
         let three_parts = || {
             // From both ends, since the middle part is the longest.
-            let (header, rest) = token.split_at(token.iter().position(is_dot)?);
-            let (payload, signature) = rest[1..].split_at(rest[1..].iter().rposition(is_dot)?);
-            (!payload.contains(&b'.')).then_some((header, payload, &signature[1..]))
+            let first = token.iter().position(is_dot)?;
+            let last = token.iter().rposition(is_dot)?;
+            let payload = token.get(first + 1..last)?;
+            let (header, signature) = (token.get(..first)?, token.get(last + 1..)?);
+            let signed = token.get(..last)?;
+            (!payload.contains(&b'.')).then_some((header, payload, signature, signed))
         };
-        let Some((header, payload, signature)) = three_parts() else {
+        let Some((header, payload, signature, signed)) = three_parts() else {
             let found = token.split(is_dot).count();
-            return Err(Rejection::NotThreeParts { found });
+            let looks = dress(token).or(match found {
+                1 if !token.is_empty() => Some(Looks::Opaque),
+                5 => Some(Looks::Encrypted),
+                _ => None,
+            });
+            return Err(Rejection::NotThreeParts { found, looks });
+        };
+        let decode = |part, name| {
+            let looks = || Rejection::NotBase64Url(name, dress(token));
+            URL_SAFE_NO_PAD.decode(part).map_err(|_| looks())
         };
         Ok(Self {
             header: decode(header, Part::Header)?,
             payload: decode(payload, Part::Payload)?,
             signature: decode(signature, Part::Signature)?,
-            signed: &token[..header.len() + 1 + payload.len()],
+            signed,
         })
     }
 }
 
-fn decode(part: &[u8], name: Part) -> Result<Vec<u8>, Rejection> {
-    URL_SAFE_NO_PAD
-        .decode(part)
-        .map_err(|_| Rejection::NotBase64Url(name))
+/// What a token came in that does not belong to it.
+fn dress(token: &[u8]) -> Option<Looks> {
+    let ends = [token.first()?, token.last()?];
+    let has = |which: fn(&u8) -> bool| ends.into_iter().any(which);
+    let scheme = token.first_chunk::<7>();
+    if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer ")) {
+        Some(Looks::Bearer)
+    } else if has(u8::is_ascii_whitespace) {
+        Some(Looks::Blank)
+    } else if has(|byte| b"\"'`".contains(byte)) {
+        Some(Looks::Quoted)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -78,7 +100,8 @@ mod tests {
             ("a.b.c.d", 4),
             ("a.b.c.d.e", 5),
         ] {
-            assert_eq!(rejection(token), Rejection::NotThreeParts { found });
+            let rejected = rejection(token);
+            assert!(matches!(rejected, Rejection::NotThreeParts { found: n, .. } if n == found));
         }
         let parts = Compact::parse(b"e30.e30.AA").expect("well formed");
         assert_eq!(
@@ -89,6 +112,7 @@ mod tests {
 
     #[test]
     fn every_part_has_one_spelling() {
+        let is_not_base64url = |token: &str, part| matches!(rejection(token), Rejection::NotBase64Url(found, _) if found == part);
         for (bad, why) in [
             ("e30=", "padding"),
             ("e3 0", "white space"),
@@ -98,21 +122,40 @@ mod tests {
             ("e", "a length no bytes have"),
             ("é30", "not ASCII"),
         ] {
-            assert_eq!(
-                rejection(&format!("{bad}.e30.AA")),
-                Rejection::NotBase64Url(Part::Header),
+            assert!(
+                is_not_base64url(&format!("{bad}.e30.AA"), Part::Header),
                 "{why}"
             );
-            assert_eq!(
-                rejection(&format!("e30.{bad}.AA")),
-                Rejection::NotBase64Url(Part::Payload),
+            assert!(
+                is_not_base64url(&format!("e30.{bad}.AA"), Part::Payload),
                 "{why}"
             );
-            assert_eq!(
-                rejection(&format!("e30.e30.{bad}")),
-                Rejection::NotBase64Url(Part::Signature),
+            assert!(
+                is_not_base64url(&format!("e30.e30.{bad}"), Part::Signature),
                 "{why}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_around_a_token_is_named() {
+        for (token, expected) in [
+            ("Bearer e30.e30.AA", Looks::Bearer),
+            ("bearer e30.e30.AA", Looks::Bearer),
+            ("Bearer x", Looks::Bearer),
+            ("\"e30.e30.AA\"", Looks::Quoted),
+            ("'e30.e30.AA'", Looks::Quoted),
+            ("e30.e30.AA\n", Looks::Blank),
+            (" e30.e30.AA", Looks::Blank),
+            ("a.b.c.d.e", Looks::Encrypted),
+            ("sk_live_abc", Looks::Opaque),
+        ] {
+            let (Rejection::NotThreeParts { looks, .. } | Rejection::NotBase64Url(_, looks)) =
+                rejection(token)
+            else {
+                panic!("{token}")
+            };
+            assert_eq!(looks, Some(expected), "{token}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! The JOSE header (RFC 7515 section 4), as far as it may be trusted before a signature is checked: the
-//! algorithm, the key id, and never a key.
+//! What a token says before its signature is checked: the JOSE header (RFC 7515 section 4), from which the
+//! algorithm and the key id are taken, never a key; and whose token it claims to be.
 
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
@@ -12,7 +12,9 @@ pub(crate) const MAX_HEADER_DEPTH: usize = 8;
 
 /// Media types that say "this is a JWT" (RFC 7519 section 5.1, RFC 9068 section 2.1). RFC 7515 section
 /// 4.1.9 allows omitting `application/`, and media types are compared without case.
-const JWT_TYPES: [&str; 2] = ["jwt", "at+jwt"];
+///
+/// `JOSE` says no more than that the token is in the compact form (RFC 7515 section 4.1.9).
+const JWT_TYPES: [&str; 3] = ["jwt", "at+jwt", "jose"];
 
 /// How a token was signed, according to its header.
 ///
@@ -23,6 +25,45 @@ pub struct Header {
     pub algorithm: Algorithm,
     /// `kid` (RFC 7515 section 4.1.4).
     pub key_id: Option<String>,
+    /// Whether there is a `nonce`: Microsoft Graph's tokens have one, and nobody else can verify them.
+    pub(crate) has_nonce: bool,
+}
+
+/// Whose token it claims to be. Nothing depends on it but which keys are tried.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Claimed<'a> {
+    /// `iss`
+    pub issuer: Option<&'a str>,
+    /// Entra's `tid`.
+    pub tenant: Option<&'a str>,
+}
+
+impl Claimed<'_> {
+    /// Whether the token claims to be by `issuer`, in which Entra writes `{tenantid}` for the token's own tenant
+    /// (<https://learn.microsoft.com/en-us/entra/identity-platform/access-tokens#validate-the-signing-key-issuer>).
+    pub fn is_by(&self, issuer: &str) -> bool {
+        const TENANT: &str = "{tenantid}";
+        let Some(claimed) = self.issuer else {
+            return false;
+        };
+        match (issuer.split_once(TENANT), self.tenant) {
+            (None, _) => claimed == issuer,
+            (Some(_), None | Some("")) => false,
+            (Some((before, after)), Some(tenant)) => claimed
+                .strip_prefix(before)
+                .and_then(|rest| rest.strip_suffix(after))
+                .is_some_and(|between| between == tenant),
+        }
+    }
+}
+
+/// The algorithm of this name: one of the twelve, or `Ed25519`, which RFC 9864 names what RFC 8037 called
+/// `EdDSA`.
+pub(crate) fn algorithm(name: &str) -> Option<Algorithm> {
+    match name {
+        "Ed25519" => Some(Algorithm::EdDSA),
+        other => other.parse().ok(),
+    }
 }
 
 impl Header {
@@ -30,23 +71,27 @@ impl Header {
     pub(crate) fn from_members(members: &Map<String, Value>) -> Result<Self, Rejection> {
         let algorithm = match members.get("alg") {
             None => return Err(Rejection::NoAlgorithm),
-            Some(Value::String(name)) => name
-                .parse()
-                .map_err(|_| Rejection::UnknownAlgorithm(name.clone()))?,
+            Some(Value::String(name)) => {
+                algorithm(name).ok_or_else(|| Rejection::UnknownAlgorithm(name.clone()))?
+            }
             Some(_) => return Err(Rejection::HeaderMemberNotString("alg")),
         };
         match members.get("typ") {
-            None => {}
+            None | Some(Value::Null) => {}
             Some(Value::String(name)) if names_a_jwt(name) => {}
             Some(Value::String(name)) => return Err(Rejection::NotAJwt(name.clone())),
             Some(_) => return Err(Rejection::HeaderMemberNotString("typ")),
         }
         let key_id = match members.get("kid") {
-            None => None,
+            None | Some(Value::Null) => None,
             Some(Value::String(id)) => Some(id.clone()),
             Some(_) => return Err(Rejection::HeaderMemberNotString("kid")),
         };
-        Ok(Self { algorithm, key_id })
+        Ok(Self {
+            algorithm,
+            key_id,
+            has_nonce: members.contains_key("nonce"),
+        })
     }
 
     /// Stage structure: the header as a JSON object that asks for nothing beyond RFC 7515.
@@ -110,6 +155,33 @@ mod tests {
     }
 
     #[test]
+    fn ed25519_is_eddsa_and_null_is_absent() {
+        let header = parse(r#"{"alg":"Ed25519","kid":null,"typ":null}"#).expect("fine");
+        assert_eq!((header.algorithm, header.key_id), (Algorithm::EdDSA, None));
+        assert!(parse(r#"{"alg":null}"#).is_err());
+    }
+
+    #[test]
+    fn a_key_for_one_issuer_is_for_its_own_tenants_only() {
+        let by = |issuer, tenant, key| Claimed { issuer, tenant }.is_by(key);
+        let entra = "https://login/{tenantid}/v2.0";
+        assert!(by(Some("https://login/t/v2.0"), Some("t"), entra));
+        assert!(by(Some("https://i"), None, "https://i"));
+        for (issuer, tenant, key) in [
+            (Some("https://login/t/v2.0"), Some("u"), entra),
+            (Some("https://login/t/v2.0"), None, entra),
+            (Some("https://login//v2.0"), Some(""), entra),
+            (Some("https://login/v2.0"), Some("t"), entra),
+            (Some("https://login/t"), Some("t"), entra),
+            (None, Some("t"), entra),
+            (Some("https://i/"), None, "https://i"),
+            (None, None, ""),
+        ] {
+            assert!(!by(issuer, tenant, key), "{issuer:?} {tenant:?} {key}");
+        }
+    }
+
+    #[test]
     fn a_token_made_for_another_use_is_not_a_jwt() {
         for typ in [
             "JWT",
@@ -118,13 +190,14 @@ mod tests {
             "AT+JWT",
             "application/jwt",
             "application/at+jwt",
+            "JOSE",
         ] {
             let header = format!(r#"{{"alg":"RS256","typ":"{typ}"}}"#);
             assert!(parse(&header).is_ok(), "{typ}");
         }
         for typ in [
             "",
-            "JOSE",
+            "JOSE+JSON",
             "dpop+jwt",
             "logout+jwt",
             "secevent+jwt",

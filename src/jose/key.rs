@@ -3,13 +3,12 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
-use ring::agreement::{self, ECDH_P256, ECDH_P384};
+use ring::agreement::{ECDH_P256, ECDH_P384};
 use serde_json::{Map, Value};
 
-use crate::header::Header;
+use crate::header::{Claimed, Header};
+use crate::jwk::{Jwk, Unusable, unusable};
 use crate::quoted::quoted;
 use crate::signature::{self, FoundGood};
 
@@ -26,7 +25,7 @@ const RSA: &[Algorithm] = &[
     Algorithm::PS512,
 ];
 /// With the length of the hash in bytes, the minimum for a secret (RFC 7518 section 3.2).
-const HMAC: [(Algorithm, usize); 3] = [
+pub(crate) const HMAC: [(Algorithm, usize); 3] = [
     (Algorithm::HS256, 32),
     (Algorithm::HS384, 48),
     (Algorithm::HS512, 64),
@@ -40,6 +39,8 @@ pub struct Key {
     key_type: &'static str,
     /// `alg`, if the key names its one algorithm.
     declared: Option<Algorithm>,
+    /// `issuer`, if the key is for the tokens of one issuer only.
+    issuer: Option<String>,
     /// The algorithms that `kty`, `crv`, `alg`, `use`, `key_ops` and the length allow.
     pub(crate) algorithms: Vec<Algorithm>,
     material: DecodingKey,
@@ -51,11 +52,8 @@ impl Key {
     ///
     /// # Errors
     /// [`Unusable`], if it is for another use or invalid.
-    pub(crate) fn read(jwk: &Map<String, Value>) -> Result<Self, Unusable> {
-        let jwk = Jwk(jwk);
-        let kty = jwk
-            .text("kty")?
-            .ok_or_else(|| wrong("\"kty\" is missing"))?;
+    pub(crate) fn read(jwk: &Jwk) -> Result<Self, Unusable> {
+        let kty = jwk.required("kty")?;
         jwk.check_purpose()?;
         let declared = jwk.algorithm()?;
         let Material {
@@ -63,12 +61,12 @@ impl Key {
             mut algorithms,
             key,
         } = match kty {
-            "RSA" => rsa(&jwk)?,
-            "EC" => ec(&jwk)?,
-            "OKP" => okp(&jwk)?,
-            "oct" => oct(&jwk, declared)?,
+            "RSA" => rsa(jwk)?,
+            "EC" => ec(jwk)?,
+            "OKP" => okp(jwk)?,
+            "oct" => oct(jwk, declared)?,
             other => {
-                return Err(NotForUs(format!(
+                return Err(unusable(format!(
                     "\"kty\" {} is not supported",
                     quoted(other)
                 )));
@@ -77,7 +75,7 @@ impl Key {
         if let Some(one) = declared {
             algorithms.retain(|&algorithm| algorithm == one);
             if algorithms.is_empty() {
-                return Err(NotForUs(format!(
+                return Err(unusable(format!(
                     "\"alg\" \"{one:?}\" does not belong to the key type {key_type}"
                 )));
             }
@@ -86,21 +84,32 @@ impl Key {
             id: jwk.text("kid")?.map(str::to_owned),
             key_type,
             declared,
+            issuer: jwk.text("issuer")?.map(str::to_owned),
             algorithms,
             material: key,
             found_good: FoundGood::default(),
         })
     }
 
-    /// **The rule that says which keys may verify a token.** The key's own type and declarations decide
-    /// which algorithms it supports, never the token (RFC 8725 section 3.1); key ids must be equal if
-    /// both sides have one.
-    pub(crate) fn fits(&self, header: &Header) -> bool {
+    /// **The rule that says which keys may verify a token.** The key's own type and declarations
+    /// decide its algorithms, never the token (RFC 8725 section 3.1); key ids must be equal if both
+    /// sides have one; a key that names its issuer is for that issuer's tokens only.
+    pub(crate) fn fits(&self, header: &Header, claimed: Claimed) -> bool {
         let same_id = match (&self.id, &header.key_id) {
             (Some(key), Some(token)) => key == token,
             (None, _) | (_, None) => true,
         };
-        same_id && self.algorithms.contains(&header.algorithm)
+        let same_issuer = self
+            .issuer
+            .as_ref()
+            .is_none_or(|issuer| claimed.is_by(issuer));
+        same_id && same_issuer && self.algorithms.contains(&header.algorithm)
+    }
+
+    /// Whether it is a secret that is too short for this algorithm.
+    pub(crate) fn is_too_short_for(&self, algorithm: Algorithm) -> bool {
+        let hmac = HMAC.iter().any(|(one, _)| *one == algorithm);
+        hmac && self.is_secret() && self.declared.is_none() && !self.algorithms.contains(&algorithm)
     }
 
     /// Whether `signature` is this key's signature of `signed`.
@@ -154,82 +163,6 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Why a key cannot be used.
-pub(crate) enum Unusable {
-    /// A key for another use, valid as far as we can tell.
-    NotForUs(String),
-    /// A key that should not be used, or lacks what its type requires.
-    Wrong { why: String, hint: &'static str },
-}
-
-use Unusable::NotForUs;
-
-fn wrong(why: impl Into<String>) -> Unusable {
-    Unusable::Wrong {
-        why: why.into(),
-        hint: "Copy the key as the issuer publishes it.",
-    }
-}
-
-/// The members of a key.
-struct Jwk<'a>(&'a Map<String, Value>);
-
-impl<'a> Jwk<'a> {
-    fn text(&self, name: &str) -> Result<Option<&'a str>, Unusable> {
-        match self.0.get(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(wrong(format!("\"{name}\" is not a string"))),
-        }
-    }
-
-    fn bytes(&self, name: &str) -> Result<Vec<u8>, Unusable> {
-        let text = self.text(name)?;
-        let text = text.ok_or_else(|| wrong(format!("\"{name}\" is missing")))?;
-        URL_SAFE_NO_PAD
-            .decode(text)
-            .map_err(|_| wrong(format!("\"{name}\" is not base64url without padding")))
-    }
-
-    /// Whether it is published for verifying signatures: `d`, `use` and `key_ops`.
-    fn check_purpose(&self) -> Result<(), Unusable> {
-        if self.0.contains_key("d") {
-            return Err(Unusable::Wrong {
-                why: "it is a private key (it has \"d\")".into(),
-                hint: "Give only the public key. A private key that has been shared is compromised: rotate it.",
-            });
-        }
-        if self.text("use")?.is_some_and(|purpose| purpose != "sig") {
-            return Err(NotForUs("\"use\" is not \"sig\"".into()));
-        }
-        match self.0.get("key_ops") {
-            None => Ok(()),
-            Some(Value::Array(operations)) if operations.iter().any(|op| op == "verify") => Ok(()),
-            Some(Value::Array(_)) => Err(NotForUs("\"key_ops\" lacks \"verify\"".into())),
-            Some(_) => Err(wrong("\"key_ops\" is not an array")),
-        }
-    }
-
-    /// `alg`
-    fn algorithm(&self) -> Result<Option<Algorithm>, Unusable> {
-        let Some(name) = self.text("alg")? else {
-            return Ok(None);
-        };
-        match name.parse() {
-            Ok(algorithm) => Ok(Some(algorithm)),
-            Err(_) => Err(NotForUs(format!(
-                "\"alg\" {} is not supported",
-                quoted(name)
-            ))),
-        }
-    }
-
-    /// `crv`
-    fn curve(&self) -> Result<&'a str, Unusable> {
-        Ok(self.text("crv")?.unwrap_or_default())
-    }
-}
-
 /// What a key consists of, by its type.
 struct Material {
     key_type: &'static str,
@@ -239,8 +172,24 @@ struct Material {
 
 /// RFC 7518 section 6.3.1
 fn rsa(jwk: &Jwk) -> Result<Material, Unusable> {
-    let (n, e) = (jwk.bytes("n")?, jwk.bytes("e")?);
-    check_rsa(&n, &e)?;
+    let (n, e) = (jwk.number("n")?, jwk.number("e")?);
+    let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
+    if !RSA_BITS.contains(&bits) {
+        return Err(Unusable {
+            why: format!("the RSA key has {bits} bits"),
+            hint: Some("Use an RSA key of 2048 to 8192 bits."),
+        });
+    }
+    // What ring accepts; with anything else it would reject every signature.
+    let is_odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
+    if !is_odd(&n) {
+        return Err(unusable("\"n\" is not an RSA modulus: it is even"));
+    }
+    // From 3 up to 33 bits.
+    let small = e.len() <= 4 || matches!(e[..], [0..=1, _, _, _, _]);
+    if !is_odd(&e) || !small || e == [1] {
+        return Err(unusable("\"e\" is not a usable RSA exponent"));
+    }
     Ok(Material {
         key_type: "RSA",
         algorithms: RSA.to_vec(),
@@ -250,12 +199,24 @@ fn rsa(jwk: &Jwk) -> Result<Material, Unusable> {
 
 /// RFC 7518 section 6.2.1
 fn ec(jwk: &Jwk) -> Result<Material, Unusable> {
-    let (key_type, algorithm, length, curve) = match jwk.curve()? {
-        "P-256" => ("EC P-256", Algorithm::ES256, 32, &ECDH_P256),
+    let (key_type, algorithm, length, curve) = match jwk.required("crv")? {
+        "P-256" => ("EC P-256", Algorithm::ES256, 32_usize, &ECDH_P256),
         "P-384" => ("EC P-384", Algorithm::ES384, 48, &ECDH_P384),
         other => return Err(other_curve(other)),
     };
-    let point = point(jwk.bytes("x")?, jwk.bytes("y")?, length, curve)?;
+    // SEC 1 section 2.3.3, uncompressed. Coordinates have the curve's length, whatever zeros they came with.
+    let mut point = vec![0x04];
+    for name in ["x", "y"] {
+        let coordinate = jwk.number(name)?;
+        let Some(zeros) = length.checked_sub(coordinate.len()) else {
+            return Err(unusable(format!("\"{name}\" has more than {length} bytes")));
+        };
+        point.resize(point.len() + zeros, 0);
+        point.extend(coordinate);
+    }
+    if !signature::is_on_curve(curve, &point) {
+        return Err(unusable("\"x\" and \"y\" are not a point on the curve"));
+    }
     Ok(Material {
         key_type,
         algorithms: vec![algorithm],
@@ -265,16 +226,16 @@ fn ec(jwk: &Jwk) -> Result<Material, Unusable> {
 
 /// RFC 8037 section 2
 fn okp(jwk: &Jwk) -> Result<Material, Unusable> {
-    let curve = jwk.curve()?;
+    let curve = jwk.required("crv")?;
     if curve != "Ed25519" {
         return Err(other_curve(curve));
     }
     let x = jwk.bytes("x")?;
     if x.len() != 32 {
-        return Err(wrong(format!("\"x\" has {} bytes, not 32", x.len())));
+        return Err(unusable(format!("\"x\" has {} bytes, not 32", x.len())));
     }
     if has_small_order(&x) {
-        return Err(wrong(
+        return Err(unusable(
             "\"x\" is a point of small order: anyone can forge its signatures",
         ));
     }
@@ -287,58 +248,38 @@ fn okp(jwk: &Jwk) -> Result<Material, Unusable> {
 
 /// RFC 7518 section 6.4
 fn oct(jwk: &Jwk, declared: Option<Algorithm>) -> Result<Material, Unusable> {
-    let secret = jwk.bytes("k")?;
+    let secret = jwk.bytes("k").map_err(|unusable| Unusable {
+        hint: Some(SECRET_AS_TYPED),
+        ..unusable
+    })?;
+    let declared = HMAC.iter().find(|(one, _)| Some(*one) == declared);
+    let least = declared.map_or(32, |(_, least)| *least);
+    if secret.len() < least {
+        return Err(Unusable {
+            why: format!(
+                "the secret has {} bytes, but at least {least} are required",
+                secret.len()
+            ),
+            hint: Some(SECRET_TOO_SHORT),
+        });
+    }
+    let long_enough = HMAC.iter().filter(|(_, least)| secret.len() >= *least);
     Ok(Material {
         key_type: "oct",
-        algorithms: hmac_algorithms(secret.len(), declared)?,
+        algorithms: long_enough.map(|(algorithm, _)| *algorithm).collect(),
         key: DecodingKey::from_secret(&secret),
     })
 }
 
+/// What to do about a secret that was not encoded.
+pub(crate) const SECRET_AS_TYPED: &str = "\"k\" is the base64url of the secret's bytes. In SQL: \
+    translate(encode(convert_to('the secret', 'UTF8'), 'base64'), E'+/=\\n', '-_').";
+
+const SECRET_TOO_SHORT: &str = "A secret must be at least as long as the hash: 32 bytes for HS256, 48 for HS384, \
+    64 for HS512. \"k\" is the base64url of its bytes, not the secret as it is typed.";
+
 fn other_curve(name: &str) -> Unusable {
-    NotForUs(format!("\"crv\" {} is not supported", quoted(name)))
-}
-
-fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), Unusable> {
-    if n.first() == Some(&0) || e.first() == Some(&0) {
-        // RFC 7518 section 6.3.1.1. ring would reject every signature.
-        return Err(wrong(
-            "\"n\" or \"e\" begins with a zero byte, which RFC 7518 forbids",
-        ));
-    }
-    let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
-    if !RSA_BITS.contains(&bits) {
-        return Err(Unusable::Wrong {
-            why: format!("the RSA key has {bits} bits"),
-            hint: "Use an RSA key of 2048 to 8192 bits.",
-        });
-    }
-    // What ring accepts: odd, from 3 up to 33 bits. With anything else, it would reject every signature.
-    let odd = e.last().is_some_and(|byte| byte % 2 == 1);
-    let small = e.len() <= 4 || (e.len() == 5 && e[0] <= 1);
-    if !odd || !small || e == [1] {
-        return Err(wrong("\"e\" is not a usable RSA exponent"));
-    }
-    Ok(())
-}
-
-/// SEC 1 section 2.3.3, uncompressed.
-fn point(
-    x: Vec<u8>,
-    y: Vec<u8>,
-    length: usize,
-    curve: &'static agreement::Algorithm,
-) -> Result<Vec<u8>, Unusable> {
-    if x.len() != length || y.len() != length {
-        return Err(wrong(format!(
-            "\"x\" and \"y\" must have {length} bytes each"
-        )));
-    }
-    let point = [vec![0x04], x, y].concat();
-    if !crate::signature::is_on_curve(curve, &point) {
-        return Err(wrong("\"x\" and \"y\" are not a point on the curve"));
-    }
-    Ok(point)
+    unusable(format!("\"crv\" {} is not supported", quoted(name)))
 }
 
 /// Whether anyone can forge signatures for this Ed25519 key: it is a point of small order, a check that
@@ -367,19 +308,4 @@ fn has_small_order(x: &[u8]) -> bool {
         *last &= 0x7f;
     }
     others.iter().chain(&ORDER_8).any(|weak| *weak == *unsigned)
-}
-
-fn hmac_algorithms(length: usize, declared: Option<Algorithm>) -> Result<Vec<Algorithm>, Unusable> {
-    let least = HMAC
-        .iter()
-        .find(|(algorithm, _)| Some(*algorithm) == declared)
-        .map_or(32, |a| a.1);
-    if length < least {
-        return Err(Unusable::Wrong {
-            why: format!("the secret has {length} bytes, but at least {least} are required"),
-            hint: "A secret must be at least as long as the hash: 32 bytes for HS256, 48 for HS384, 64 for HS512.",
-        });
-    }
-    let long_enough = HMAC.iter().filter(|(_, hash)| length >= *hash);
-    Ok(long_enough.map(|(algorithm, _)| *algorithm).collect())
 }

@@ -7,27 +7,43 @@
 //! Two functions carry the security of the whole extension: [`verify`] accepts a token, and `Key::fits`
 //! (in `key.rs`) says which keys may verify it.
 
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used,
+        reason = "a test may panic"
+    )
+)]
+
 mod claims;
 mod clerk_permissions;
 mod compact;
 mod header;
 pub mod json;
+mod jwk;
 mod key;
 mod key_set;
 pub mod organization;
 mod provider;
 mod quoted;
 mod rejection;
+mod role;
 mod signature;
 mod verify;
 mod words;
 
-pub use claims::{Claims, Clock};
+pub use claims::{Claims, Clock, subject};
 pub use compact::MAX_TOKEN_BYTES;
 pub use header::Header;
 pub use key::Key;
 pub use key_set::{KeySet, KeySetError, MAX_KEY_SET_BYTES};
-pub use provider::{Find, Provider, ProviderError, ProviderRow, RoleRules};
+pub use provider::{Provider, ProviderError, ProviderRow, Providers, Rows};
 pub use quoted::quoted;
-pub use rejection::{Near, Rejected, Rejection, RoleFault, Stage};
+pub use rejection::{Looks, Near, Rejected, Rejection, RoleFault, Stage};
+pub use role::RoleRules;
 pub use verify::{Accepted, MAX_KEYS_TRIED, Signer, Token, TrustedKeys, verify};

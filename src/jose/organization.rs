@@ -62,7 +62,7 @@ pub fn permissions(claims: &Claims) -> Option<Vec<Cow<'_, str>>> {
             .filter_map(Value::as_str)
             .map(Cow::Borrowed)
             .collect(),
-        Stated::Scope(scope) => scope.split_ascii_whitespace().map(Cow::Borrowed).collect(),
+        Stated::Words(words) => words.split_ascii_whitespace().map(Cow::Borrowed).collect(),
         Stated::Masks(masks) => masks
             .granted()
             .map(|(feature, name)| Cow::Owned(format!("org:{feature}:{name}")))
@@ -81,7 +81,7 @@ pub fn size_of_permissions(claims: &Claims) -> usize {
             .map(|(feature, name)| EACH + 3 * (feature.len() + name.len()))
             .sum(),
         Some(Stated::List(list)) => EACH * list.len(),
-        Some(Stated::Scope(scope)) => EACH * scope.split_ascii_whitespace().count(),
+        Some(Stated::Words(words)) => EACH * words.split_ascii_whitespace().count(),
         None => 0,
     }
 }
@@ -91,7 +91,7 @@ pub fn has_permission(claims: &Claims, permission: &str) -> bool {
     match stated(claims) {
         None => false,
         Some(Stated::List(list)) => list.iter().any(|item| item.as_str() == Some(permission)),
-        Some(Stated::Scope(scope)) => scope
+        Some(Stated::Words(words)) => words
             .split_ascii_whitespace()
             .any(|item| item == permission),
         // Compared in parts, so that no other permission is built.
@@ -164,9 +164,9 @@ impl Shape {
             Self::ClerkV1
         } else if object(claims, "app_metadata").is_some() {
             Self::Supabase
-        } else if ["scope", "azp", "client_id", "gty", "org_name"]
+        } else if ["scope", "scp", "azp", "client_id", "gty", "org_name"]
             .into_iter()
-            .any(has)
+            .any(|name| has(name) || list(claims, name).is_some())
         {
             Self::Auth0
         } else if has("org_id") && (has("role") || claims.contains_key("user_role")) {
@@ -217,7 +217,8 @@ fn masks<'a>(claims: &'a Claims, o: &'a Claims) -> Masks<'a> {
 /// Permissions as the token states them.
 enum Stated<'a> {
     List(&'a [Value]),
-    Scope(&'a str),
+    /// Separated by spaces (RFC 6749 section 3.3).
+    Words(&'a str),
     Masks(Masks<'a>),
 }
 
@@ -231,13 +232,21 @@ fn stated(claims: &Claims) -> Option<Stated<'_>> {
         // `permissions` is there where the API adds them to its tokens; `scope` is then only what
         // the application asked for:
         // https://auth0.com/docs/get-started/apis/enable-role-based-access-control-for-apis
-        Shape::Auth0 => list(claims, "permissions").map(Stated::List).or_else(|| {
-            claims
-                .get("scope")
-                .and_then(Value::as_str)
-                .map(Stated::Scope)
-        }),
+        // Okta, Entra and Hydra write `scp` for it, and Duende and others a list of either.
+        Shape::Auth0 => list(claims, "permissions")
+            .map(Stated::List)
+            .or_else(|| words(claims, "scope"))
+            .or_else(|| words(claims, "scp")),
         Shape::NeonAuth | Shape::Supabase => None,
+    }
+}
+
+/// A list, or words in a text.
+fn words<'a>(claims: &'a Claims, name: &str) -> Option<Stated<'a>> {
+    match claims.get(name)? {
+        Value::Array(items) => Some(Stated::List(items)),
+        Value::String(text) => Some(Stated::Words(text)),
+        _ => None,
     }
 }
 
@@ -510,6 +519,19 @@ mod tests {
             permitted(spaces),
             Some(vec!["read:a".to_owned(), "openid".to_owned()])
         );
+        assert_eq!(
+            permitted(json!({"sub": "00u1", "scp": ["a", 7, "b"], "org_id": "o", "role": "r"})),
+            Some(vec!["a".into(), "b".into()])
+        );
+        for (claims, expected) in [
+            (json!({"scp": "a b"}), Some(vec!["a", "b"])),
+            (json!({"scope": ["a"], "scp": "b"}), Some(vec!["a"])),
+            (json!({"scope": null, "scp": "b"}), Some(vec!["b"])),
+            (json!({"scope": 7, "scp": {}}), None),
+        ] {
+            let expected = expected.map(|names| names.into_iter().map(str::to_owned).collect());
+            assert_eq!(permitted(claims.clone()), expected, "{claims}");
+        }
         assert_eq!(
             permitted(json!({"sub": "auth0|1", "scope": ""})),
             Some(vec![])

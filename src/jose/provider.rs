@@ -9,16 +9,17 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::claims::Claims;
-use crate::header::Header;
+use crate::header::{self, Claimed, Header};
 use crate::key::Key;
 use crate::key_set::{KeySet, KeySetError};
 use crate::quoted::quoted;
 use crate::rejection::{Near, Rejection};
+use crate::role::RoleRules;
 use crate::words;
 
 /// A row of `auth.providers`, from JSON.
 #[derive(Debug, Clone, Deserialize)]
-#[allow(missing_docs)] // the columns' comments are in the database
+#[allow(missing_docs, reason = "the columns' comments are in the database")]
 pub struct ProviderRow {
     pub name: String,
     pub issuer: Option<String>,
@@ -55,45 +56,6 @@ pub struct Provider {
     required_claims: Vec<String>,
     /// Which database role a token names.
     pub roles: Rc<RoleRules>,
-}
-
-/// Which database role a token names.
-#[derive(Debug, Clone)]
-pub struct RoleRules {
-    /// The path of the claim.
-    pub claim: Vec<String>,
-    /// The roles that it may name.
-    pub allowed: Vec<String>,
-    /// The role if the claim is absent or names another; `None`: refuse.
-    pub default: Option<String>,
-}
-
-impl Default for RoleRules {
-    /// The rules for tokens without a provider.
-    fn default() -> Self {
-        Self {
-            claim: vec!["role".into()],
-            allowed: vec!["authenticated".into()],
-            default: None,
-        }
-    }
-}
-
-impl RoleRules {
-    /// The role that the claims name, and the role that they get: the same if it is allowed, else the
-    /// default.
-    #[must_use]
-    pub fn role<'a>(
-        &'a self,
-        claims: &'a Map<String, Value>,
-    ) -> (Option<&'a str>, Option<&'a str>) {
-        let mut path = self.claim.iter();
-        let first = path.next().and_then(|name| claims.get(name));
-        let claim = path.fold(first, |value, name| value?.get(name));
-        let named = claim.and_then(Value::as_str);
-        let allowed = named.filter(|name| self.allowed.iter().any(|role| role == name));
-        (named, allowed.or(self.default.as_deref()))
-    }
 }
 
 /// What is wrong with a row or between two rows.
@@ -159,7 +121,7 @@ impl Provider {
         let algorithms = match row.algorithms {
             None => None,
             Some(names) => {
-                let read = |name: &String| name.parse::<Algorithm>().map_err(|_| name.clone());
+                let read = |name: &String| header::algorithm(name).ok_or_else(|| name.clone());
                 let read: Result<Vec<_>, _> = names.iter().map(read).collect();
                 Some(read.map_err(|name| {
                     wrong(
@@ -220,15 +182,15 @@ impl Provider {
         self.issuer.as_deref()
     }
 
+    /// Whether it is enabled, and for tokens with this `iss`.
+    pub(crate) fn is_for(&self, issuer: Option<&str>) -> bool {
+        self.enabled && self.issuer.as_deref() == issuer
+    }
+
     /// Whether it counts at all.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.enabled
-    }
-
-    /// Whether it is enabled, and for tokens with this `iss`.
-    pub(crate) fn is_for(&self, issuer: Option<&str>) -> bool {
-        self.enabled && self.issuer.as_deref() == issuer
     }
 
     /// Whether no token could belong to either of two providers, which it could if both are enabled and
@@ -268,9 +230,25 @@ impl Provider {
     }
 
     /// The keys that may verify a token with this header.
-    pub(crate) fn fitting<'a>(&'a self, header: &'a Header) -> impl Iterator<Item = &'a Key> {
+    pub(crate) fn fitting<'a>(
+        &'a self,
+        header: &'a Header,
+        claimed: Claimed<'a>,
+    ) -> impl Iterator<Item = &'a Key> {
         let keys = self.keys.iter().filter(|_| self.allows(header.algorithm));
-        keys.flat_map(|keys| keys.fitting(header))
+        keys.flat_map(move |keys| keys.fitting(header, claimed))
+    }
+
+    /// Whether it has a secret that is too short for this algorithm.
+    pub(crate) fn has_too_short_a_secret(&self, algorithm: Algorithm) -> bool {
+        let mut sets = self.keys.iter();
+        sets.any(|keys| keys.has_too_short_a_secret(algorithm))
+    }
+
+    /// The keys of its set that cannot be used, for messages. `None` if all can.
+    #[must_use]
+    pub fn ignored_keys(&self) -> Option<String> {
+        self.keys.as_ref().and_then(KeySet::ignored)
     }
 
     /// Stage policy.
@@ -285,9 +263,15 @@ impl Provider {
             return Err(Rejection::Audience(claims.audience.clone()));
         }
         if let Some(accepted) = &self.authorized_parties {
-            let party = members.get("azp").and_then(Value::as_str);
-            if !party.is_some_and(|party| accepted.iter().any(|name| name == party)) {
-                return Err(Rejection::AuthorizedParty(party.map(str::to_owned)));
+            // Access tokens name the application in `client_id` (RFC 9068 section 2.2), which counts
+            // where there is no `azp`, whatever its type.
+            let claim = ["azp", "client_id"]
+                .into_iter()
+                .find(|name| members.get(*name).is_some_and(|value| !value.is_null()));
+            let party = claim.and_then(|name| Some((name, members[name].as_str()?)));
+            if !party.is_some_and(|(_, party)| accepted.iter().any(|name| name == party)) {
+                let party = party.map(|(claim, party)| (claim, party.to_owned()));
+                return Err(Rejection::AuthorizedParty(party));
             }
         }
         let is_missing = |name: &&String| members.get(*name).is_none_or(Value::is_null);
@@ -298,24 +282,39 @@ impl Provider {
     }
 }
 
-/// Looks up all providers with this issuer, enabled or not; `None`: those for tokens without one.
-pub type Find<'a, E> = &'a dyn Fn(Option<&str>) -> Result<Rc<[Provider]>, E>;
+/// All providers of an issuer, enabled or not.
+pub type Rows = Rc<[Rc<Provider>]>;
 
-/// The providers with this issuer, of which one at least is enabled.
+/// Where providers are looked up: there may be a hundred thousand.
+pub trait Providers<E> {
+    /// Those with this issuer; `None`: those for tokens without `iss`.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn of_issuer(&self, issuer: Option<&str>) -> Result<Rows, E>;
+
+    /// The issuers of a few enabled ones, to compare an unknown issuer with.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn some_issuers(&self) -> Result<Vec<String>, E>;
+}
+
+/// The providers with this issuer, at least one of which is enabled.
 ///
 /// # Errors
 /// [`Rejection::UnknownIssuer`], with the provider that was probably meant.
 pub(crate) fn of_issuer<E: From<Rejection>>(
-    find: Find<E>,
+    providers: &dyn Providers<E>,
     issuer: Option<&str>,
-) -> Result<Rc<[Provider]>, E> {
-    let rows = find(issuer)?;
+) -> Result<Rows, E> {
+    let rows = providers.of_issuer(issuer)?;
     if rows.iter().any(|row| row.is_for(issuer)) {
         return Ok(rows);
     }
     let near = match (rows.first(), issuer) {
         (Some(disabled), _) => Some(Near::Disabled(disabled.name.clone())),
-        (None, Some(issuer)) => near(find, issuer)?,
+        (None, Some(issuer)) => near(providers, issuer)?,
         (None, None) => None,
     };
     Err(E::from(Rejection::UnknownIssuer {
@@ -324,26 +323,55 @@ pub(crate) fn of_issuer<E: From<Rejection>>(
     }))
 }
 
-/// An enabled provider whose issuer is spelled a little differently. Only the likely spellings are looked
-/// up: there may be a hundred thousand providers.
-fn near<E>(find: Find<E>, issuer: &str) -> Result<Option<Near>, E> {
-    let slash = match issuer.strip_suffix('/') {
+/// An enabled provider with a similar issuer: its other spellings are looked up, and a few issuers
+/// compared.
+fn near<E>(providers: &dyn Providers<E>, issuer: &str) -> Result<Option<Near>, E> {
+    let named = |spelling: &str| -> Result<Option<String>, E> {
+        let rows = providers.of_issuer(Some(spelling))?;
+        let enabled = rows.iter().find(|row| row.enabled);
+        Ok(enabled.map(|row| row.name.clone()))
+    };
+    let (scheme, rest) = issuer.split_once("://").unwrap_or(("", issuer));
+    let other_end = match issuer.strip_suffix('/') {
         Some(bare) => bare.to_owned(),
         None => format!("{issuer}/"),
     };
-    let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
-    let schemes = [
-        format!("https://{rest}"),
-        format!("http://{rest}"),
-        rest.to_owned(),
-    ];
-    let slash = std::iter::once((slash, Near::Slash as fn(String) -> Near));
-    for (spelling, how) in slash.chain(schemes.map(|spelling| (spelling, Near::Scheme as _))) {
-        if let Some(provider) = find(Some(&spelling))?.iter().find(|row| row.enabled) {
-            return Ok(Some(how(provider.name.clone())));
+    if let Some(name) = named(&other_end)? {
+        return Ok(Some(Near::Slash(name)));
+    }
+    for other in ["https", "http", ""]
+        .into_iter()
+        .filter(|other| *other != scheme)
+    {
+        let colon = if other.is_empty() { "" } else { "://" };
+        if let Some(name) = named(&format!("{other}{colon}{rest}"))? {
+            return Ok(Some(Near::Scheme(name)));
         }
     }
-    Ok(None)
+    let some = providers.some_issuers()?;
+    Ok(some.iter().find_map(|trusted| resembles(trusted, issuer)))
+}
+
+fn resembles(trusted: &str, issuer: &str) -> Option<Near> {
+    let [(host, path), (other_host, other_path)] = [trusted, issuer].map(|issuer| {
+        let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
+        rest.split_once('/').unwrap_or((rest, ""))
+    });
+    // Entra's tenants are GUIDs.
+    let tenant = |path: &'_ str| path.get(..36).map(str::to_owned);
+    if !host.is_empty() && host == other_host {
+        Some(Near::Host)
+    } else if !bare(path).is_empty() && bare(path) == bare(other_path) {
+        Some(Near::Path)
+    } else if tenant(path).is_some() && tenant(path) == tenant(other_path) {
+        Some(Near::Tenant)
+    } else {
+        None
+    }
+}
+
+fn bare(issuer: &str) -> &str {
+    issuer.strip_suffix('/').unwrap_or(issuer)
 }
 
 fn is_https_or_loopback(url: &str) -> bool {
@@ -364,6 +392,19 @@ fn is_https_or_loopback(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One provider alone.
+    impl<E> Providers<E> for Rc<Provider> {
+        fn of_issuer(&self, issuer: Option<&str>) -> Result<Rows, E> {
+            let one = std::iter::once(self);
+            Ok(one.filter(|row| row.issuer() == issuer).cloned().collect())
+        }
+
+        fn some_issuers(&self) -> Result<Vec<String>, E> {
+            let one = std::iter::once(self).filter(|row| row.enabled);
+            Ok(one.filter_map(|row| row.issuer.clone()).collect())
+        }
+    }
     use serde_json::json;
 
     const KEY: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
@@ -399,7 +440,7 @@ mod tests {
             (json!({"jwks": "text"}), "jwks: not a JSON object"),
             (
                 json!({"jwks": {"kty": "oct", "k": "AA"}}),
-                "jwks: key 1: the secret has 1 bytes",
+                "jwks: no usable key: key 1: the secret has 1 bytes",
             ),
             (
                 json!({"jwks_url": "http://example.com/jwks"}),
@@ -487,15 +528,8 @@ mod tests {
     #[test]
     fn an_issuer_that_only_looks_like_one_is_told_so() {
         let of = |issuer: Option<&str>, changes: Value| {
-            let find = |issuer: Option<&str>| {
-                let row = provider(changes.clone()).expect("sound");
-                let rows: Vec<_> = Some(row)
-                    .into_iter()
-                    .filter(|row| row.issuer() == issuer)
-                    .collect();
-                Ok(Rc::from(rows))
-            };
-            of_issuer::<Rejection>(&find, issuer).map(|found| found.len())
+            let one = Rc::new(provider(changes).expect("sound"));
+            of_issuer::<Rejection>(&one, issuer).map(|found| found.len())
         };
         let near = |result| match result {
             Err(Rejection::UnknownIssuer { near, .. }) => near,
@@ -513,6 +547,39 @@ mod tests {
         );
         assert_eq!(near(of(Some("i"), json!({}))), Some(Near::Scheme(name())));
         assert_eq!(near(of(Some("https://I"), json!({}))), None);
+        let tenant = "11111111-2222-3333-4444-555555555555";
+        for (registered, presented, expected) in [
+            (
+                "https://api.workos.com",
+                "https://api.workos.com/user_management/client_1",
+                Some(Near::Host),
+            ),
+            (
+                "https://id.example/realms/a",
+                "https://id.example/realms/b",
+                Some(Near::Host),
+            ),
+            (
+                "https://id.example/realms/a",
+                "http://keycloak:8080/realms/a",
+                Some(Near::Path),
+            ),
+            (
+                "https://id.example/realms/a",
+                "http://keycloak:8080/realms/b",
+                None,
+            ),
+            ("https://one.example", "https://two.example", None),
+            ("https://one.example/", "https://two.example/", None),
+            (
+                &format!("https://login.microsoftonline.com/{tenant}/v2.0"),
+                &format!("https://sts.windows.net/{tenant}/"),
+                Some(Near::Tenant),
+            ),
+        ] {
+            let found = of(Some(presented), json!({ "issuer": registered }));
+            assert_eq!(near(found), expected, "{presented}");
+        }
         assert_eq!(near(of(None, json!({}))), None);
         assert_eq!(of(None, json!({"issuer": null})), Ok(1));
         let disabled = json!({"enabled": false});

@@ -34,10 +34,25 @@ pub enum Part {
     Signature,
 }
 
+/// What a text looks like that is not a JWT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looks {
+    /// As it stands in an Authorization header.
+    Bearer,
+    /// With quotes around it.
+    Quoted,
+    /// With white space or a line end around it.
+    Blank,
+    /// Five parts: a JWE (RFC 7516 section 7.1).
+    Encrypted,
+    /// No dots.
+    Opaque,
+}
+
 /// Why a token was rejected. What a message quotes from a token is escaped and truncated
 /// ([`quoted`](crate::quoted)).
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs)] // each variant's fields are named for what they hold
+#[allow(missing_docs, reason = "the fields are named for what they hold")]
 pub enum Rejection {
     /// No token was given where one is required.
     Missing,
@@ -47,8 +62,9 @@ pub enum Rejection {
     },
     NotThreeParts {
         found: usize,
+        looks: Option<Looks>,
     },
-    NotBase64Url(Part),
+    NotBase64Url(Part, Option<Looks>),
     HeaderNotObject(Option<Fault>),
     HeaderExtension(&'static str),
     /// Checked before the signature is verified, so that no two readers can differ about what was
@@ -72,6 +88,8 @@ pub enum Rejection {
         key_id: Option<String>,
         /// The session's keys; a provider's are not shown.
         trusted: Option<String>,
+        /// Whether a trusted secret is too short for the algorithm.
+        short_secret: bool,
     },
     /// More than one provider has a matching key.
     SeveralProviders,
@@ -80,6 +98,8 @@ pub enum Rejection {
         algorithm: Algorithm,
         tried: usize,
         fitting: usize,
+        /// Whether the header has a `nonce`.
+        nonce: bool,
     },
 
     PayloadNotObject(Option<Fault>),
@@ -109,8 +129,8 @@ pub enum Rejection {
 
     /// With the token's `aud`.
     Audience(Vec<String>),
-    /// With the token's `azp`.
-    AuthorizedParty(Option<String>),
+    /// With the token's `azp`, or `client_id` where it has none: the claim and its value.
+    AuthorizedParty(Option<(&'static str, String)>),
     MissingClaim(String),
     /// The role that the token names, or none.
     Role {
@@ -135,6 +155,12 @@ pub enum Near {
     Slash(String),
     /// Its issuer differs only in what is before `://`.
     Scheme(String),
+    /// Its issuer is at the same host. Its name is not for everyone who makes up an issuer.
+    Host,
+    /// Its issuer has the same path at another host.
+    Path,
+    /// Its issuer is for the same tenant of Entra, whose versions 1 and 2 differ.
+    Tenant,
 }
 
 /// Why a token may not assume the database role that it names.
@@ -173,7 +199,7 @@ impl Rejection {
             Self::Missing
             | Self::TooLong { .. }
             | Self::NotThreeParts { .. }
-            | Self::NotBase64Url(_)
+            | Self::NotBase64Url(..)
             | Self::HeaderNotObject(_)
             | Self::HeaderExtension(_)
             | Self::PayloadDuplicateMember(_) => Stage::Structure,

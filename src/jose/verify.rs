@@ -4,13 +4,13 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use crate::claims::{Claims, Clock};
+use crate::claims::{self, Claims, Clock};
 use crate::compact::Compact;
-use crate::header::Header;
+use crate::header::{Claimed, Header};
 use crate::json::{self, Fault};
 use crate::key::Key;
 use crate::key_set::KeySet;
-use crate::provider::{self, Find, Provider};
+use crate::provider::{self, Provider, Providers, Rows};
 use crate::rejection::{Rejected, Rejection};
 
 /// At most this many keys are tried: each costs a signature verification.
@@ -23,10 +23,10 @@ pub enum TrustedKeys<'a, E = Rejected> {
     /// Those of one set, for any issuer.
     Set(&'a KeySet),
     /// Those of providers, each for its own issuer.
-    Providers(Find<'a, E>),
+    Providers(&'a dyn Providers<E>),
 }
 
-// Not derived: what it fails with need not be copied.
+// Not derived: what a look-up fails with need not be copied.
 impl<E> Copy for TrustedKeys<'_, E> {}
 impl<E> Clone for TrustedKeys<'_, E> {
     fn clone(&self) -> Self {
@@ -37,21 +37,16 @@ impl<E> Clone for TrustedKeys<'_, E> {
 /// The provider whose key signed a token.
 #[derive(Debug, Clone)]
 pub struct Signer {
-    /// All rows of its issuer, of which a change may concern the token.
-    rows: Rc<[Provider]>,
-    number: usize,
+    /// The provider.
+    pub provider: Rc<Provider>,
+    /// All of its issuer, as they were then: a change of any may concern the token.
+    rows: Rows,
 }
 
 impl Signer {
-    /// The provider.
+    /// Whether these are the very rows that the token was verified with.
     #[must_use]
-    pub fn provider(&self) -> &Provider {
-        &self.rows[self.number]
-    }
-
-    /// Whether `rows` are the very rows that the token was verified with.
-    #[must_use]
-    pub fn is_of(&self, rows: &Rc<[Provider]>) -> bool {
+    pub fn is_among(&self, rows: &Rows) -> bool {
         Rc::ptr_eq(&self.rows, rows)
     }
 }
@@ -95,7 +90,7 @@ pub fn verify<E: From<Rejection> + From<Rejected>>(
     let payload = read_payload(&compact.payload)?;
     let header = Header::from_members(&members)?;
     let signer = check_signature(&compact, &header, &payload, trusted)?;
-    let provider = signer.as_ref().map(Signer::provider);
+    let provider = signer.as_ref().map(|signer| &signer.provider);
     let name = provider.map(|provider| provider.name.clone());
     let of_provider = |reason| Rejected {
         reason,
@@ -137,49 +132,60 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
     trusted: TrustedKeys<E>,
 ) -> Result<Option<Signer>, E> {
     let algorithm = header.algorithm;
-    let no_key_fits = |trusted| Rejection::NoKeyFits {
+    let no_key_fits = |trusted, short_secret| Rejection::NoKeyFits {
         algorithm,
         key_id: header.key_id.clone(),
         trusted,
+        short_secret,
     };
-    let mut rows: Rc<[Provider]> = Rc::default();
-    // Each with the number of its row, if it belongs to one.
-    let fitting: Vec<(&Key, Option<usize>)> = match trusted {
+    // Not verified yet, which is harmless: a token that names another issuer is tried with that issuer's
+    // keys.
+    let text = |name| payload.as_ref().ok()?.get(name)?.as_str();
+    let claimed = Claimed {
+        issuer: text("iss"),
+        tenant: text("tid"),
+    };
+    let mut rows = Rows::default();
+    let fitting: Vec<(&Key, Option<&Rc<Provider>>)> = match trusted {
         TrustedKeys::None => return Err(Rejection::NoTrustedKeys.into()),
         TrustedKeys::Set(keys) => {
-            let fitting: Vec<_> = keys.fitting(header).map(|key| (key, None)).collect();
+            let fitting = keys.fitting(header, claimed).map(|key| (key, None));
+            let fitting: Vec<_> = fitting.collect();
             if fitting.is_empty() {
-                return Err(no_key_fits(Some(keys.summary())).into());
+                let short = keys.has_too_short_a_secret(algorithm);
+                return Err(no_key_fits(Some(keys.summary()), short).into());
             }
             fitting
         }
-        TrustedKeys::Providers(find) => {
-            // Not verified yet, which is harmless: a token that names another issuer is tried with that
-            // issuer's keys.
-            let issuer = payload.as_ref().ok().and_then(|claims| claims.get("iss"));
-            let issuer = issuer.and_then(Value::as_str);
-            rows = provider::of_issuer(find, issuer)?;
-            let numbered = rows.iter().enumerate();
-            let enabled: Vec<_> = numbered.filter(|(_, row)| row.is_for(issuer)).collect();
+        TrustedKeys::Providers(providers) => {
+            // A faulty payload does not say whose token it is: it is reported as what it is.
+            let issuer = match payload {
+                Ok(Value::Object(members)) => claims::issuer(members)?,
+                Ok(_) => return Err(Rejection::PayloadNotObject(None).into()),
+                Err(fault) => return Err(Rejection::PayloadNotObject(Some(fault.clone())).into()),
+            };
+            rows = provider::of_issuer(providers, issuer)?;
+            let enabled: Vec<_> = rows.iter().filter(|row| row.is_for(issuer)).collect();
             let mut fitting = Vec::new();
-            for (number, row) in &enabled {
-                fitting.extend(row.fitting(header).map(|key| (key, Some(*number))));
+            for row in &enabled {
+                fitting.extend(row.fitting(header, claimed).map(|key| (key, Some(*row))));
             }
             if fitting.is_empty() {
+                let mut rows = enabled.iter();
+                let short = rows.any(|row| row.has_too_short_a_secret(algorithm));
                 return Err(E::from(Rejected {
-                    reason: no_key_fits(None),
-                    providers: enabled.iter().map(|(_, row)| row.name.clone()).collect(),
+                    reason: no_key_fits(None, short),
+                    providers: enabled.iter().map(|row| row.name.clone()).collect(),
                 }));
             }
             // Such rows are refused when they are written, but not when they arrive by logical
             // replication, which fires no statement-level triggers.
-            let mut claimants: Vec<_> = fitting.iter().filter_map(|(_, number)| *number).collect();
-            claimants.dedup();
+            let mut claimants: Vec<_> = fitting.iter().filter_map(|(_, row)| *row).collect();
+            claimants.dedup_by_key(|row| Rc::as_ptr(row));
             if claimants.len() > 1 {
-                let names = claimants.iter().map(|number| rows[*number].name.clone());
                 return Err(E::from(Rejected {
                     reason: Rejection::SeveralProviders,
-                    providers: names.collect(),
+                    providers: claimants.iter().map(|row| row.name.clone()).collect(),
                 }));
             }
             fitting
@@ -188,21 +194,22 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
     let verifies =
         |(key, _): &&(&Key, _)| key.verifies(compact.signed, &compact.signature, algorithm);
     match fitting.iter().take(MAX_KEYS_TRIED).find(verifies) {
-        Some((_, number)) => Ok(number.map(|number| Signer {
+        Some((_, provider)) => Ok(provider.map(|provider| Signer {
+            provider: Rc::clone(provider),
             rows: Rc::clone(&rows),
-            number,
         })),
         None => Err(E::from(Rejected {
             reason: Rejection::BadSignature {
                 algorithm,
                 tried: fitting.len().min(MAX_KEYS_TRIED),
                 fitting: fitting.len(),
+                nonce: header.has_nonce,
             },
             // They all belong to one provider, or to none.
             providers: fitting
                 .iter()
                 .take(1)
-                .flat_map(|(_, number)| number.map(|number| rows[number].name.clone()))
+                .flat_map(|(_, row)| row.map(|row| row.name.clone()))
                 .collect(),
         })),
     }
@@ -230,6 +237,8 @@ mod tests {
     use super::verify as verify_with_provider;
     use super::*;
     use crate::rejection::Stage;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde::Deserialize;
 
     /// Tokens made by other libraries in other languages, in `tests/vectors`.
@@ -381,7 +390,7 @@ mod tests {
             verify(token.as_bytes(), trusted, at(IN_2030)).map_err(|why| why.stage())
         };
         let set = TrustedKeys::Set(&keys);
-        let expired_and_more = r#"{"exp":1,"sub":7}"#;
+        let expired_and_more = r#"{"exp":1,"sub":true}"#;
         for (header, payload, sign, trusted, expected) in [
             (
                 r#"{"crit":[]}"#,
@@ -458,6 +467,82 @@ mod tests {
             );
         }
         assert!(stage(r#"{"alg":"HS256"}"#, "{}", true, set).is_ok());
+    }
+
+    /// A token of these claims, HS256 with [`secret`].
+    fn signed(claims: &str) -> String {
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let message = format!("{}.{}", part(r#"{"alg":"HS256"}"#), part(claims));
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[7; 32]);
+        let signature = ring::hmac::sign(&key, message.as_bytes());
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn provider(issuer: Option<&str>, key: &str) -> Provider {
+        let k = URL_SAFE_NO_PAD.encode([7; 32]);
+        let jwks: Value = serde_json::from_str(&key.replace("K", &k)).expect("a key");
+        let row = serde_json::json!({
+            "name": "p", "issuer": issuer, "jwks": jwks, "jwks_url": null, "audience": null,
+            "authorized_parties": null, "algorithms": null, "required_claims": [],
+            "role_claim": ["role"], "allowed_roles": [], "default_role": null,
+            "enabled": true, "created_at": "then", "updated_at": "now"
+        });
+        Provider::new(serde_json::from_value(row).expect("a row")).expect("sound")
+    }
+
+    #[test]
+    fn a_fault_in_the_payload_is_no_unknown_issuer() {
+        let key = r#"{"kty":"oct","k":"K"}"#;
+        for issuer in [Some("https://i"), None] {
+            let providers = Rc::new(provider(issuer, key));
+            let stage = |claims: &str| {
+                let token = signed(claims);
+                let trusted = TrustedKeys::Providers(&providers);
+                let rejected = verify(token.as_bytes(), trusted, at(IN_2030)).err();
+                rejected.map(|reason| reason.stage())
+            };
+            for claims in [
+                r#"{"iss":"https://i","a":"\u0000"}"#,
+                r#"{"iss":"https://i","a":"\ud800"}"#,
+                r#"{"iss":"https://i","a":1e400}"#,
+                r#"{"iss":["https://i"]}"#,
+                r#"{"iss":7}"#,
+                r#"[]"#,
+                r#""#,
+            ] {
+                assert_eq!(stage(claims), Some(Stage::Payload), "{issuer:?} {claims}");
+            }
+            let without = if issuer.is_none() {
+                None
+            } else {
+                Some(Stage::Key)
+            };
+            assert_eq!((stage("{}"), stage(r#"{"iss":null}"#)), (without, without));
+        }
+    }
+
+    #[test]
+    fn a_key_that_names_its_issuer_verifies_that_issuers_tokens_only() {
+        let entra = "https://login.microsoftonline.com/{tenantid}/v2.0";
+        let key = format!(r#"{{"kty":"oct","k":"K","issuer":"{entra}"}}"#);
+        let iss = entra.replace("{tenantid}", "t");
+        let set = key.replace('K', &URL_SAFE_NO_PAD.encode([7; 32]));
+        let set = KeySet::parse(set.as_bytes()).expect("a key");
+        let providers = Rc::new(provider(Some(&iss), &key));
+        for trusted in [TrustedKeys::Set(&set), TrustedKeys::Providers(&providers)] {
+            let accepts =
+                |claims: String| verify(signed(&claims).as_bytes(), trusted, at(IN_2030)).is_ok();
+            assert!(accepts(format!(r#"{{"iss":"{iss}","tid":"t"}}"#)));
+            for claims in [
+                format!(r#"{{"iss":"{iss}","tid":"u"}}"#),
+                format!(r#"{{"iss":"{iss}"}}"#),
+                format!(r#"{{"iss":"{iss}","tid":["t"]}}"#),
+                format!(r#"{{"iss":"{entra}","tid":"{{tenantid}}x"}}"#),
+                r#"{"tid":"t"}"#.to_owned(),
+            ] {
+                assert!(!accepts(claims.clone()), "{claims}");
+            }
+        }
     }
 
     #[test]

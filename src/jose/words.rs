@@ -3,8 +3,9 @@
 use std::fmt;
 
 use crate::json::Fault;
+use crate::key::{HMAC, SECRET_AS_TYPED};
 use crate::quoted::quoted;
-use crate::rejection::{Near, Part, Rejected, Rejection, RoleFault, Stage};
+use crate::rejection::{Looks, Near, Part, Rejected, Rejection, RoleFault, Stage};
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,7 +38,7 @@ impl Rejection {
     /// The first line of the error. Applications match on these: they never change.
     pub fn message(&self) -> &'static str {
         match self {
-            Self::NotBase64Url(Part::Signature) => "invalid JWT signature encoding",
+            Self::NotBase64Url(Part::Signature, _) => "invalid JWT signature encoding",
             Self::NoTrustedKeys => "no key to verify the token with",
             Self::UnknownIssuer { .. } => "unknown JWT issuer",
             Self::SeveralProviders => "JWT could belong to several providers",
@@ -66,14 +67,15 @@ impl Rejection {
         format!("{}: {}", self.stage(), self.facts())
     }
 
-    fn facts(&self) -> String {
+    /// The facts alone.
+    pub fn facts(&self) -> String {
         match self {
             Self::Missing => "there is no token".into(),
             Self::TooLong { limit } => format!("the token is longer than {limit} bytes"),
-            Self::NotThreeParts { found } => {
+            Self::NotThreeParts { found, .. } => {
                 format!("a JWT has 3 parts separated by dots, this one has {found}")
             }
-            Self::NotBase64Url(part) => {
+            Self::NotBase64Url(part, _) => {
                 let part = match part {
                     Part::Header => "first",
                     Part::Payload => "second",
@@ -112,6 +114,7 @@ impl Rejection {
                 algorithm,
                 key_id,
                 trusted,
+                ..
             } => {
                 let key_id = match key_id {
                     Some(id) => format!("\"kid\" {}", quoted(id)),
@@ -128,6 +131,7 @@ impl Rejection {
                 algorithm,
                 tried,
                 fitting,
+                ..
             } => match (tried, fitting) {
                 (_, 1) => format!(
                     "the {algorithm:?} signature does not verify with the only matching key"
@@ -163,8 +167,10 @@ impl Rejection {
             }
             Self::Audience(names) if names.is_empty() => "the token has no \"aud\"".into(),
             Self::Audience(names) => format!("\"aud\" is {}", list(names)),
-            Self::AuthorizedParty(None) => "the token has no \"azp\"".into(),
-            Self::AuthorizedParty(Some(party)) => format!("\"azp\" is {}", quoted(party)),
+            Self::AuthorizedParty(None) => "the token has neither \"azp\" nor \"client_id\"".into(),
+            Self::AuthorizedParty(Some((claim, party))) => {
+                format!("\"{claim}\" is {}", quoted(party))
+            }
             Self::MissingClaim(name) => format!("the token has no {}", quoted(name)),
             Self::Role { named, why } => match (named, why) {
                 (None, _) => "the token names no role".into(),
@@ -210,7 +216,54 @@ impl Rejection {
                             quoted(name)
                         )
                     }
+                    Near::Host => "A provider with an issuer at the same host is registered: its issuer must equal \"iss\" byte for byte.".into(),
+                    Near::Path => "A provider with this issuer at another host is registered: its issuer must equal \"iss\" byte for byte.".into(),
+                    Near::Tenant => "The issuers of Entra's access tokens of version 1 and 2 differ: register this one too, or set requestedAccessTokenVersion in the application's manifest.".into(),
                 });
+            }
+            Self::NoKeyFits {
+                algorithm,
+                short_secret: true,
+                ..
+            } => {
+                let least = HMAC.iter().find(|(one, _)| one == algorithm);
+                let least = least.map_or(0, |(_, least)| *least);
+                return Some(format!(
+                    "{algorithm:?} needs a secret of at least {least} bytes; the one that is trusted is shorter."
+                ));
+            }
+            Self::MissingClaim(name) => {
+                return Some(format!(
+                    "The provider's required_claims decides which claims a token must have; {} is one of them.",
+                    quoted(name)
+                ));
+            }
+            Self::NotThreeParts {
+                looks: Some(looks), ..
+            }
+            | Self::NotBase64Url(_, Some(looks)) => match looks {
+                Looks::Bearer => "Present the token alone, without \"Bearer\".",
+                Looks::Quoted => "Present the token alone, without the quotes around it.",
+                Looks::Blank => {
+                    "Present the token alone, without white space or a line end around it."
+                }
+                Looks::Encrypted => {
+                    "Five parts are an encrypted token, which only its audience can read: ask the issuer for an access token for your API."
+                }
+                Looks::Opaque => {
+                    "This is an opaque token or an API key: ask the issuer for a JWT, usually by naming your API as the audience."
+                }
+            },
+            Self::BadSignature { nonce: true, .. } => {
+                "A \"nonce\" in the header is a sign of a token for Microsoft Graph, which nobody else can verify: ask for a token for your own API."
+            }
+            Self::BadSignature { tried, fitting, .. } if tried < fitting => {
+                "Give the keys a \"kid\", so that a token says which one signed it."
+            }
+            Self::BadSignature { algorithm, .. }
+                if HMAC.iter().any(|(one, _)| one == algorithm) =>
+            {
+                SECRET_AS_TYPED
             }
             Self::Missing => "To forget a token, call auth.logout().",
             Self::NoTrustedKeys => {
@@ -244,7 +297,7 @@ impl Rejection {
 pub(crate) const APART: &str =
     "Put the keys into one row, set algorithms so that they differ, or disable one.";
 
-pub(crate) const ALGORITHMS: &str = "Supported algorithms are RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384 and HS512.";
+pub(crate) const ALGORITHMS: &str = "Supported algorithms are RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA (Ed25519), HS256, HS384 and HS512.";
 
 /// A list of untrusted texts, at most eight.
 fn list(texts: &[String]) -> String {

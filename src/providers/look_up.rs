@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
-use pg_session_jwt_jose::Provider;
+use pg_session_jwt_jose::{Providers, Rows};
 
 use super::{ISSUER, row, signal};
 use crate::datum;
@@ -17,13 +17,16 @@ const ISSUERS_KEPT: usize = 64;
 /// times as much.
 const BYTES_KEPT: usize = 128 * 1024;
 
+/// An unknown issuer is compared with so many.
+const ISSUERS_COMPARED: usize = 16;
+
 /// The rows of an issuer.
 struct Issuer {
     name: Option<String>,
     /// The rows as JSON. Only if they differ are they parsed again: whatever Postgres did to a row, this
     /// notices a change, and no other.
     texts: Vec<String>,
-    providers: Rc<[Provider]>,
+    providers: Rows,
     /// The [`signal::number`] before they were read.
     read_at: u64,
 }
@@ -91,12 +94,28 @@ fn last_used_has_row() -> bool {
     last.is_some_and(|name| of_issuer(name.as_deref()).is_ok_and(|rows| !rows.is_empty()))
 }
 
+/// The table, for verifying a token.
+pub(crate) struct Registered;
+
+impl Providers<Error> for Registered {
+    fn of_issuer(&self, issuer: Option<&str>) -> Result<Rows, Error> {
+        of_issuer(issuer)
+    }
+
+    fn some_issuers(&self) -> Result<Vec<String>, Error> {
+        let some = signal::table().map_or_else(Vec::new, |table| {
+            table::first_texts(table, ISSUER, c"enabled", ISSUERS_COMPARED)
+        });
+        Ok(some.into_iter().flat_map(datum::from_server).collect())
+    }
+}
+
 /// The providers of an issuer, enabled or not; `None`: those for tokens without `iss`. The same ones as
 /// long as none of them has changed. To be asked after [`registered`].
 ///
 /// # Errors
 /// If a row of the issuer cannot be read, which the table's triggers should have prevented.
-pub(crate) fn of_issuer(name: Option<&str>) -> Result<Rc<[Provider]>, Error> {
+pub(crate) fn of_issuer(name: Option<&str>) -> Result<Rows, Error> {
     let now = signal::number();
     let known = KNOWN.with(|known| known.borrow_mut().take(name));
     let issuer = match known {
@@ -128,7 +147,8 @@ fn read(name: Option<&str>, known: Option<Issuer>, now: u64) -> Result<Issuer, E
             ..known
         });
     }
-    let providers: Result<_, Error> = texts.iter().map(|text| row::provider(text)).collect();
+    let read = |text: &String| row::provider(text).map(Rc::new);
+    let providers: Result<Rows, Error> = texts.iter().map(read).collect();
     Ok(Issuer {
         name: name.map(str::to_owned),
         providers: providers?,

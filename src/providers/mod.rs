@@ -17,7 +17,7 @@ mod row;
 mod signal;
 mod write;
 
-pub(crate) use look_up::{of_issuer, registered};
+pub(crate) use look_up::{Registered, of_issuer, registered};
 pub(crate) use signal::{define, is_table, listen};
 pub(crate) use write::{changed, check_apart, check_row};
 

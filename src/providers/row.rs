@@ -30,7 +30,8 @@ fn parse(json: &str) -> Result<ProviderRow, Error> {
             "Copy the keys as the issuer publishes them.",
         )
     })?;
-    let name = row["name"].as_str().unwrap_or_default().to_owned();
+    let name = row.get("name").and_then(Value::as_str);
+    let name = name.unwrap_or_default().to_owned();
     serde_json::from_value(row).map_err(|_| {
         wrong(
             &name,

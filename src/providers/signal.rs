@@ -1,5 +1,7 @@
 //! The table of providers, and the signal that its rows have changed.
 
+#![allow(unsafe_code, reason = "invalidation messages")]
+
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 

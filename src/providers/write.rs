@@ -1,15 +1,17 @@
 //! What the triggers of `auth.providers` do.
 
+#![allow(unsafe_code, reason = "invalidation messages and a lock")]
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::mem::ManuallyDrop;
 
-use pg_session_jwt_jose::ProviderError;
+use pg_session_jwt_jose::{ProviderError, quoted};
 use pgrx::pg_sys::{self, Oid};
 
 use super::{ISSUER, row};
 use crate::datum;
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::table;
 
 /// An entry of a btree has at most a third of a page.
@@ -35,6 +37,8 @@ thread_local! {
 /// [`Error::Provider`].
 pub(crate) fn check_row(json: &str) -> Result<(), Error> {
     let provider = row::provider(json)?;
+    let whose = format!("of provider {}", quoted(&provider.name));
+    error::warn_of_ignored_keys(&whose, provider.ignored_keys());
     let issuer = provider.issuer().map(str::to_owned);
     if issuer.as_ref().is_some_and(|i| i.len() > MAX_ISSUER_BYTES) {
         return Err(Error::Provider(ProviderError {
@@ -109,7 +113,7 @@ fn check_apart_of(table: Oid, issuer: Option<&str>) -> Result<(), Error> {
         }
     }
     for (index, (one, one_is_new)) in rows.iter().enumerate() {
-        for (other, other_is_new) in &rows[..index] {
+        for (other, other_is_new) in rows.iter().take(index) {
             // The error names a row that was written.
             if *one_is_new {
                 one.check_apart(other)?;

@@ -95,7 +95,7 @@ fn verified(token: &[u8], keys: &Keys) -> Result<Rc<Identity>, Error> {
     }
     let of_session;
     let trusted = match keys {
-        Keys::Providers => TrustedKeys::Providers(&providers::of_issuer),
+        Keys::Providers => TrustedKeys::Providers(&providers::Registered),
         Keys::Session => {
             of_session = session_keys()?;
             of_session
@@ -134,7 +134,7 @@ fn kept(token: &[u8], keys: &Keys) -> Result<Option<Rc<Identity>>, Error> {
         return Ok(None);
     };
     let is_current = match &identity.signer {
-        Some(signer) => signer.is_of(&providers::of_issuer(signer.provider().issuer())?),
+        Some(signer) => signer.is_among(&providers::of_issuer(signer.provider.issuer())?),
         None => true,
     };
     Ok(is_current.then_some(identity))
@@ -157,7 +157,7 @@ pub(super) fn examine(token: Option<&[u8]>) -> Result<(Presentation, Rc<Identity
     audited(token.ok_or_else(missing).and_then(|token| {
         let mut presented = Presentation {
             // One byte over the limit is enough for it to be refused as too long.
-            token: token[..token.len().min(MAX_TOKEN_BYTES + 1)].to_vec(),
+            token: token.get(..=MAX_TOKEN_BYTES).unwrap_or(token).to_vec(),
             progress: Progress::default(),
         };
         let identity = accept(&mut presented, &Keys::trusted()?)?;

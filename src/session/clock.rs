@@ -1,5 +1,7 @@
 //! The time by which tokens are judged, and the statement in which that was last done.
 
+#![allow(unsafe_code, reason = "the clock of Postgres")]
+
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use pg_session_jwt_jose::Clock;
@@ -50,7 +52,10 @@ pub(super) fn now() -> Clock {
             pg_sys::GetCurrentTimestamp()
         }
     };
-    #[allow(clippy::cast_precision_loss)] // 2^53 microseconds are 285 years
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "2^53 microseconds are 285 years"
+    )]
     let now = microseconds as f64 / 1e6 + POSTGRES_EPOCH_SECONDS;
     Clock {
         now,

@@ -1,8 +1,11 @@
 //! The identity that SQL can ask about.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
-use pg_session_jwt_jose::{Accepted, Clock, Rejected, Rejection, RoleRules, Signer, Token, json};
+use pg_session_jwt_jose::{
+    self as jose, Accepted, Clock, Rejected, Rejection, RoleRules, Signer, Token, json,
+};
 use pgrx::pg_sys::Datum;
 use serde_json::{Map, Value};
 
@@ -65,7 +68,7 @@ impl Identity {
         })?;
         let roles = signer
             .as_ref()
-            .map(|signer| Rc::clone(&signer.provider().roles));
+            .map(|signer| Rc::clone(&signer.provider.roles));
         Ok(Self {
             members,
             roles: roles.unwrap_or_default(),
@@ -93,16 +96,12 @@ impl Identity {
     /// `sub`.
     ///
     /// # Errors
-    /// If it is there and not a string; a token's always is.
-    pub fn subject(&self) -> Result<Option<&str>, Error> {
-        match self.members.get("sub") {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(Error::Parameter {
-                name: self.source.name(),
-                detail: "\"sub\" is not a string".into(),
-            }),
-        }
+    /// If it is neither a string nor an integer; a token's always is.
+    pub fn subject(&self) -> Result<Option<Cow<'_, str>>, Error> {
+        jose::subject(&self.members).map_err(|reason| Error::Parameter {
+            name: self.source.name(),
+            detail: reason.facts(),
+        })
     }
 
     /// All claims, as a jsonb valid during the current call; `None` if there is no identity.

@@ -9,16 +9,18 @@ use crate::error::Error;
 use crate::guc;
 
 /// Verifies a token, puts it in force and assumes the database role that it names; no token is the role
-/// `anonymous`. Returns the role.
+/// `anonymous`, or `anon`, Supabase's name, where only that one exists. Returns the role.
 ///
 /// # Errors
 /// If the token is not accepted or names no allowed role, and Postgres's own errors for SET ROLE.
 pub(crate) fn login(token: Option<&[u8]>, is_local: bool) -> Result<String, Error> {
-    const ANONYMOUS: &str = "anonymous";
     if token.is_none_or(<[u8]>::is_empty) {
-        guc::set_role(&datum::c_string(ANONYMOUS.as_bytes()), is_local);
+        let [anonymous, anon] = [c"anonymous", c"anon"];
+        let only_anon = !guc::role_exists(anonymous) && guc::role_exists(anon);
+        let role = if only_anon { anon } else { anonymous };
+        guc::set_role(role, is_local);
         guc::clear_jwt(is_local);
-        return Ok(ANONYMOUS.into());
+        return Ok(role.to_string_lossy().into_owned());
     }
     let (presented, identity) = examine(token)?;
     let role = audited(role_of(&identity).map_err(|reason| identity.rejected(reason).into()))?;
@@ -35,10 +37,10 @@ pub(crate) fn login(token: Option<&[u8]>, is_local: bool) -> Result<String, Erro
 fn role_of(identity: &Identity) -> Result<String, Rejection> {
     let (named, role) = identity.roles.role(&identity.members);
     let refuse = |why| Rejection::Role {
-        named: named.map(str::to_owned),
+        named: named.as_deref().map(str::to_owned),
         why,
     };
-    let role = match (role, named) {
+    let role = match (role, &named) {
         (Some(role), _) => role.to_owned(),
         (None, None) => return Err(refuse(RoleFault::Absent)),
         (None, Some(_)) => return Err(refuse(RoleFault::NotAllowed)),

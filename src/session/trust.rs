@@ -171,10 +171,16 @@ pub(crate) fn check_keys() -> Result<(), Error> {
     match Keys::trusted()? {
         keys @ Keys::Providers if keys.ignores_session_keys() => Err(Error::ProvidersRule),
         Keys::Providers => Ok(()),
-        Keys::Session => session_keys().map(|_| ()),
+        Keys::Session => {
+            let keys = session_keys()?;
+            let ignored = keys.and_then(|keys| keys.ignored());
+            error::warn_of_ignored_keys("of this connection", ignored);
+            Ok(())
+        }
         Keys::None => {
             error::warn(
                 "this connection has no key to verify a token with, and no provider is registered",
+                "",
                 "If its startup options set pg_session_jwt.jwk, a pooler may have dropped them.",
             );
             Ok(())
@@ -197,7 +203,8 @@ pub(crate) fn pin_keys(jwks: &[u8]) -> Result<(), Error> {
         Some(pinned) if pinned == jwks => session_keys().map(|_| ()),
         Some(_) => Err(Error::Pinned),
         None => {
-            KeySet::parse(jwks)?;
+            let ignored = KeySet::parse(jwks)?.ignored();
+            error::warn_of_ignored_keys("of this connection", ignored);
             guc::pin_jwk(&datum::c_string(jwks));
             Ok(())
         }

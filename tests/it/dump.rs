@@ -80,7 +80,7 @@ fn fill(db: &Database, issuer: &Issuer, reader: &str) {
             .with("updated_at", "'2002-02-03 04:05:06.789+00'")
             .insert(),
     );
-    // Rows of one issuer which only the other columns tell apart, and one with no keys yet.
+    // Rows with one issuer that differ only in the other columns, and one without keys yet.
     admin.run(&Row::new("beside", ISS, &[&Issuer::es256()]).insert());
     admin.run(
         &Row::new("url", "https://url.example", &[])
@@ -297,7 +297,7 @@ fn sessions_outlive_the_extension() {
     assert_eq!(apps[2].rows("EXECUTE mine"), [""; 0]);
     admin.refused("SELECT auth.user_id()");
     admin.run("CREATE EXTENSION pg_session_jwt");
-    // Nobody is registered: whoever presents a token is told.
+    // No provider is registered: presenting a token is an error.
     admin.user_refused().assert_stage("key", first_line::NO_KEY);
     for app in &mut apps {
         app.user_refused().assert_stage("key", first_line::NO_KEY);

@@ -52,7 +52,7 @@ const COLUMNS_AND_TYPES: &str = "u text, x uuid, j jsonb, i text, p text[], e te
 const ACCESSORS: &str = "auth.user_id(), auth.uid(), auth.jwt(), auth.org_id(), \
                          auth.permissions(), auth.claim('email')";
 
-/// A subquery of so many rows, each of which belongs to another user than the one before.
+/// A subquery with this many rows, each of which belongs to another user than the previous one.
 fn rows(count: usize) -> String {
     let names = ["u", "x", "j", "i", "p", "e"];
     let columns: Vec<String> = ACCESSORS
@@ -337,7 +337,7 @@ fn what_is_written_to_a_table_or_an_index_is_what_was_read() {
         ),
         "300"
     );
-    // An index scan that is started anew for each row looks for that row's user.
+    // An index scan that restarts for each row looks for that row's user.
     app.run("ANALYZE written; SET enable_seqscan = off; SET enable_bitmapscan = off");
     assert_eq!(
         app.text(

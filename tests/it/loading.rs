@@ -45,7 +45,7 @@ const LOAD_IN_LEADER: &str =
 const SEE_IN_WORKER: &str = "SET max_parallel_workers = 8; SET parallel_leader_participation = off;
     SELECT DISTINCT coalesce(pg_temp.see(), '') FROM pg_class";
 
-/// What a client may be told when it brings about a load that cannot be completed.
+/// The errors that a client may get when it causes a load that cannot be completed.
 #[track_caller]
 fn assert_told(refusal: &Refusal) {
     // 25000: a subtransaction in parallel mode, which Postgres refuses; 25P02: after an error.
@@ -54,7 +54,7 @@ fn assert_told(refusal: &Refusal) {
     assert!(!refusal.message.is_empty());
 }
 
-/// Runs statements of which each may be refused, then says what a worker sees of `todos`, and the
+/// Runs statements, each of which may be refused, then returns what a worker sees of `todos`, and the
 /// leader.
 #[track_caller]
 fn seen_after(app: &mut Session, statements: &[&str]) -> Vec<Result<String, Refusal>> {

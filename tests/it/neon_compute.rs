@@ -95,7 +95,7 @@ impl Proxy {
             .unwrap();
     }
 
-    /// A request of this user, whose own token the proxy has verified and signs anew.
+    /// A request of this user, whose own token the proxy has verified and signs again.
     fn request(&mut self, user: &str) {
         self.jti += 1;
         let claims = json!({"sub": user, "exp": now() + 60, "jti": self.jti});

@@ -164,7 +164,7 @@ fn neither_the_pools_reset_nor_discard_all_makes_an_old_token_good_again() {
             .assert_stage("policy", first_line::REPLAY);
         connection.run("RESET pg_session_jwt.jwt");
     }
-    // On a connection of its own, whose key is the same here, the ids begin anew.
+    // On a new connection, here with the same key, the ids start again.
     connect(&db, &proxy).present(&used);
 }
 

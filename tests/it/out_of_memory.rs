@@ -8,7 +8,7 @@ use std::process::Command;
 use harness::{Cluster, Issuer, Row, Session, jwks, option, sql_text, token_with};
 use serde_json::json;
 
-/// Limits the address space of a backend to what it has now and so many KiB more; `None` for no limit.
+/// Limits the address space of a backend to what it has now plus this many KiB; `None` for no limit.
 fn limit(pid: &str, more_kib: Option<u64>) {
     let limit = match more_kib {
         None => "unlimited".to_owned(),
@@ -58,7 +58,7 @@ fn starve(session: &mut Session, statements: &[String]) -> (usize, usize) {
             match result {
                 Ok(()) => succeeded += 1,
                 Err(refusal) => {
-                    // A token that is too long is too long whatever there is of memory.
+                    // A token that is too long is rejected as such, however much memory there is.
                     let is_long = refusal.detail.contains("longer than");
                     assert!(
                         is_long || refusal.sqlstate == "53200",

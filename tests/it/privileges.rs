@@ -230,7 +230,7 @@ fn default_privileges_neither_give_nor_take() {
         let owner = db.role("owner");
         give(&db, &owner);
         make_hostile(&mut db.superuser(), "FOR ROLE postgres", APP_USER);
-        // What the one who runs CREATE EXTENSION gives of its own does not come into it.
+        // The default privileges of the role that runs CREATE EXTENSION do not matter either.
         make_hostile(&mut db.connect(&owner, ""), "", APP_USER);
         if by_owner {
             db.connect(&owner, "")

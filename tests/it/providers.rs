@@ -668,7 +668,7 @@ fn two_rows_that_could_claim_one_token_are_refused() {
         );
     };
     check(admin.refused(&second.insert()));
-    // Also with key ids that tell them apart: a token may carry none.
+    // Also with different key ids: a token may have none.
     check(
         admin.refused(
             &second

@@ -201,7 +201,7 @@ fn the_next_user_of_a_pooled_connection_inherits_nothing() {
         // No policy is for the role that connects.
         assert_eq!(session.rows("EXECUTE mine"), [""; 0]);
     }
-    // A cursor opened before another login: its rows are those of the one who opened it, or nobody's.
+    // A cursor opened before another login: its rows belong to the user who opened it, or it has none.
     session.run("BEGIN");
     session.run(&login(&site.user("alice")));
     session.run("DECLARE c CURSOR FOR SELECT task FROM todos ORDER BY id");
@@ -459,7 +459,7 @@ fn postgrest_presents_the_authorization_header() {
         session.run("COMMIT");
         session.assert_nobody();
     }
-    // No token: nobody, and not the one whose token the session still has.
+    // No token: no identity, not that of the token that the session still has.
     session.present(&bob);
     for headers in [
         "",

@@ -435,7 +435,7 @@ fn another_session_sees_nothing_in_the_activity_view() {
     assert!(!activity.contains(signature(&token)));
 }
 
-/// A leader raises anew what its worker has raised.
+/// A leader raises again what its worker has raised.
 #[test]
 fn a_token_that_a_parallel_worker_refuses_is_not_in_the_log() {
     let (db, issuer) = (Database::new(), Issuer::ed25519());

@@ -94,5 +94,5 @@ pub(super) fn note_in_file(name: &CStr) {
 pub(in crate::guc) unsafe fn is_in_file(option: *const pg_sys::config_generic) -> bool {
     // SAFETY: the caller's promise.
     unsafe { option.as_ref() }
-        .is_some_and(|option| option.status as u32 & pg_sys::GUC_IS_IN_FILE != 0)
+        .is_some_and(|option| option.status & pg_sys::GUC_IS_IN_FILE as c_int != 0)
 }

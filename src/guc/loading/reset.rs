@@ -23,7 +23,7 @@ impl Reset {
         let option = option(name)?;
         // SAFETY: the record of a placeholder and its stack, which live as long as the transaction.
         unsafe {
-            if (*option).flags as u32 & pg_sys::GUC_CUSTOM_PLACEHOLDER == 0 {
+            if (*option).flags & pg_sys::GUC_CUSTOM_PLACEHOLDER as c_int == 0 {
                 return None;
             }
             let top = (*option).stack.as_ref()?;

@@ -28,8 +28,8 @@ pub(super) struct Values {
 impl Values {
     pub fn of(name: &CStr) -> Self {
         let value = |text: *const c_char, context, source, role| {
-            // SAFETY: null, or a C string that belongs to the record, copied at once.
             (!text.is_null()).then(|| Value {
+                // SAFETY: a C string that belongs to the record, copied at once.
                 text: unsafe { CStr::from_ptr(text) }.to_owned(),
                 context,
                 source,

@@ -25,8 +25,10 @@ SELECT auth.claim('list', '0'), auth.claim('list', '1', 'b'), auth.claim('object
     auth.claim('object', ''), auth.claim('object', 'absent', 'deeper'), auth.claim('text', 'no');
 SELECT auth.claim(VARIADIC '{object,list}'::text[]), auth.claim(VARIADIC '{}'::text[]) = auth.jwt()::text AS whole,
     auth.claim(VARIADIC ARRAY['object', NULL]);
--- a sub that is not a string is nobody's id
+-- an integer sub is its text; one that is neither is nobody's id
 SET pg_session_jwt.claims = '{"sub": 7}';
+SELECT auth.user_id();
+SET pg_session_jwt.claims = '{"sub": 7.5}';
 SELECT auth.user_id();
 SELECT auth.uid(), auth.claim('sub');
 SET pg_session_jwt.claims = '{"sub": null}';

@@ -13,7 +13,6 @@ INSERT INTO auth.providers (name) VALUES ('p');
 INSERT INTO auth.providers (name, jwks) VALUES ('p', '{"keys":[]}');
 INSERT INTO auth.providers (name, jwks) VALUES ('p', '{"kty":"oct","k":"AAAA"}');
 INSERT INTO auth.providers (name, jwks) VALUES ('p', jsonb_build_object('keys', jsonb_build_array(:'next', :'secret')));
-INSERT INTO auth.providers (name, jwks) VALUES ('p', jsonb_build_object('keys', jsonb_build_array(:'next'::jsonb, :'secret'::jsonb)));
 INSERT INTO auth.providers (name, jwks) VALUES ('p', :'next'::jsonb || '{"d":"AA"}');
 INSERT INTO auth.providers (name, jwks, algorithms) VALUES ('p', :'next', '{RS256}');
 INSERT INTO auth.providers (name, jwks, algorithms) VALUES ('p', :'next', '{none}');
@@ -21,6 +20,11 @@ INSERT INTO auth.providers (name, jwks, algorithms) VALUES ('p', :'next', '{EdDS
 INSERT INTO auth.providers (name, jwks, allowed_roles) VALUES ('p', :'next', '{none}');
 INSERT INTO auth.providers (name, jwks_url) VALUES ('p', 'http://keys.example/jwks.json');
 \echo :SQLSTATE
+-- what cannot be used is named, and the rest counts
+BEGIN;
+INSERT INTO auth.providers (name, jwks) VALUES ('p',
+    jsonb_build_object('keys', jsonb_build_array(:'next'::jsonb, :'secret'::jsonb, 7, :'secret'::jsonb || '{"k":"AA","kid":"short"}')));
+ROLLBACK;
 -- one that works; a second one that could claim its tokens does not
 INSERT INTO auth.providers (name, jwks) VALUES ('demo', :'keys');
 INSERT INTO auth.providers (name, jwks) VALUES ('other', :'next');
