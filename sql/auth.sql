@@ -1,9 +1,8 @@
 -- The SQL surface of pg_session_jwt: every object, its comment and its privileges.
 --
--- It runs in the new schema auth of a fresh install, and as the upgrade script of version 0.5.0. What
--- is there then may be what that version made, or all of this already, where ALTER EXTENSION … UPDATE
--- TO had set the version number back. So everything here can run again. Functions are replaced in
--- place: policies that call them stay.
+-- It runs in the new schema auth of a fresh install. Older versions are updated by the scripts beside it, of
+-- which those that have been released are never edited. Everything here can run again: the script of 0.5.0
+-- was this text as it stood in 1.0.1.
 --
 -- The script of a trusted extension runs as the bootstrap superuser, which owns what it creates. The
 -- schema that the extension was installed into is in search_path then, and others may have put
@@ -11,7 +10,7 @@
 
 SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
--- The members that the extension has before this script, for the end of it.
+-- The members that the extension has before this script: its end leaves their privileges alone.
 SELECT pg_catalog.set_config('auth_script.before', coalesce(pg_catalog.string_agg(
     pg_catalog.format('%s/%s', classid, objid), ' '), ''), true)
 FROM pg_catalog.pg_depend
@@ -27,7 +26,7 @@ COMMENT ON SCHEMA auth IS 'Identity of the session''s user, from a verified JSON
 CREATE OR REPLACE FUNCTION auth.init() RETURNS void
     STABLE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'init_wrapper';
 COMMENT ON FUNCTION auth.init() IS
-    'Loads and checks the startup key (pg_session_jwt.jwk); a WARNING where there is neither a key nor a provider';
+    'Loads and checks the startup key (pg_session_jwt.jwk); warns if there is neither a key nor a provider';
 
 CREATE OR REPLACE FUNCTION auth.init(jwks text) RETURNS void
     VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'init_jwks_wrapper';
@@ -52,7 +51,7 @@ COMMENT ON FUNCTION auth.verify(text) IS
 CREATE OR REPLACE FUNCTION auth.login(jwt text, is_local boolean DEFAULT true) RETURNS name
     VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'login_wrapper';
 COMMENT ON FUNCTION auth.login(text, boolean) IS
-    'Verifies a token, keeps it and assumes the database role that it names; without a token, anonymous';
+    'Verifies a token, keeps it and assumes the database role that it names; without a token, anonymous, or anon if only that exists';
 
 CREATE OR REPLACE FUNCTION auth.pre_request() RETURNS void
     VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'pre_request_wrapper';
@@ -64,7 +63,7 @@ CREATE OR REPLACE FUNCTION auth.logout() RETURNS void
 COMMENT ON FUNCTION auth.logout() IS
     'Forgets the token and the role';
 
--- Asking who the user is
+-- The user's identity
 
 CREATE OR REPLACE FUNCTION auth.session() RETURNS jsonb
     STABLE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'session_wrapper';
@@ -134,7 +133,7 @@ COMMENT ON FUNCTION auth.org_slug() IS
 CREATE OR REPLACE FUNCTION auth.permissions() RETURNS text[]
     STABLE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'permissions_wrapper';
 COMMENT ON FUNCTION auth.permissions() IS
-    'The user''s permissions as the issuer''s dashboard writes them; NULL when the token says nothing of them';
+    'The user''s permissions as the issuer''s dashboard writes them; NULL when the token does not mention permissions';
 
 CREATE OR REPLACE FUNCTION auth.has_permission(permission text) RETURNS boolean
     STABLE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'has_permission_wrapper';
@@ -156,7 +155,7 @@ CREATE OR REPLACE FUNCTION auth.status(
 COMMENT ON FUNCTION auth.status() IS
     'Why auth.user_id() is what it is: source of trust, token, and what is wrong; never raises';
 
--- Whom the database trusts
+-- The issuers that the database trusts
 
 DO $moved$
 DECLARE
@@ -201,7 +200,7 @@ CREATE INDEX IF NOT EXISTS providers_issuer
 COMMENT ON INDEX auth.providers_issuer IS 'Finds the providers of an issuer';
 
 COMMENT ON TABLE auth.providers IS
-    'Issuers whose tokens this database trusts; while one is there, enabled or not, nothing that a client brings is trusted';
+    'Issuers whose tokens this database trusts; while there is a row, enabled or not, nothing that a client brings is trusted';
 COMMENT ON TYPE auth.providers IS 'A row of auth.providers';
 COMMENT ON COLUMN auth.providers.name IS 'Names the provider in errors and auth.status()';
 COMMENT ON COLUMN auth.providers.issuer IS
@@ -212,13 +211,14 @@ COMMENT ON COLUMN auth.providers.jwks_url IS
 COMMENT ON COLUMN auth.providers.audience IS
     'The claim aud must name one of these; NULL for any';
 COMMENT ON COLUMN auth.providers.authorized_parties IS
-    'The claim azp must be one of these; NULL for any, or none';
+    'The claim azp, or client_id where there is no azp, must be one of these; NULL for any, or none';
 COMMENT ON COLUMN auth.providers.algorithms IS
-    'The claim alg must be one of these; NULL for whatever the keys allow';
+    'The header member alg must be one of these; NULL for whatever the keys allow';
 COMMENT ON COLUMN auth.providers.required_claims IS 'Claims that a token must have';
 COMMENT ON COLUMN auth.providers.role_claim IS
-    'Path of the claim that names the database role for auth.login()';
-COMMENT ON COLUMN auth.providers.allowed_roles IS 'The roles that this claim may name';
+    'Path of the claim that names the database role for auth.login(); an index selects from an array';
+COMMENT ON COLUMN auth.providers.allowed_roles IS
+    'The roles that this claim may name; of an array, or of an object''s keys, the first of these that is in it counts';
 COMMENT ON COLUMN auth.providers.default_role IS
     'The role when the claim is absent or names another; NULL to refuse the login';
 COMMENT ON COLUMN auth.providers.enabled IS 'Whether the provider counts';
@@ -273,7 +273,7 @@ DECLARE
     before text[] :=
         pg_catalog.string_to_array(pg_catalog.current_setting('auth_script.before'), ' ');
     extension oid;
-    -- From the catalog. The macro for it stands for whoever runs the script, and fails for some names.
+    -- From the catalog: the macro for it means the role that runs the script, and fails for some names.
     extension_owner name;
     object record;
     holder name;
@@ -305,7 +305,7 @@ BEGIN
             FROM pg_catalog.pg_proc
             WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND oid = d.objid
             UNION ALL
-            -- A key may be a secret. TRIGGER is for nobody: a trigger runs as whoever writes.
+            -- A key may be a secret. TRIGGER is for no one: a trigger runs as the role that writes.
             SELECT 'TABLE', 'r', oid::pg_catalog.regclass::text, relowner, relacl,
                 NULL,
                 CASE WHEN oid = 'auth.providers'::pg_catalog.regclass

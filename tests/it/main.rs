@@ -17,6 +17,7 @@ mod neon_proxy;
 mod organizations;
 mod out_of_memory;
 mod parallel;
+mod pg_upgrade;
 mod policy;
 mod poolers;
 mod privileges;

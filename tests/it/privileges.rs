@@ -247,7 +247,7 @@ fn default_privileges_neither_give_nor_take() {
 
 #[test]
 fn asked_for_by_its_number_an_older_version_has_the_same_privileges() {
-    for version in ["0.3.1", "0.4.0", "0.5.0", "1.0.0", CURRENT] {
+    for version in ["0.3.1", "0.4.0", "0.5.0", "1.0.0", "1.0.1", CURRENT] {
         let db = Database::without_extension();
         let owner = db.role("owner");
         give(&db, &owner);

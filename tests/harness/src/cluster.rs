@@ -132,6 +132,7 @@ impl Programs {
 
 /// A directory with a keeper.
 pub struct Kept {
+    programs: Programs,
     keeper: Child,
     directory: PathBuf,
 }
@@ -157,7 +158,11 @@ impl Kept {
         let mut line = String::new();
         answer.read_line(&mut line)?;
         if line == "ready\n" {
-            return Ok(Self { keeper, directory });
+            return Ok(Self {
+                programs: programs.clone(),
+                keeper,
+                directory,
+            });
         }
         answer.read_to_string(&mut line)?;
         keeper.wait()?;
@@ -178,6 +183,22 @@ impl Drop for Kept {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
     }
+}
+
+/// A port that nothing listens on just now.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// Runs a command that must succeed.
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output()?;
+    let said = [output.stdout, output.stderr].concat();
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&said));
+    }
+    Ok(())
 }
 
 /// A server that goes when the value does.
@@ -203,10 +224,47 @@ impl Cluster {
         Self::make(&programs, "", &self.port.to_string()).expect("a replica")
     }
 
+    /// A server of `programs` with the databases of this one, which is stopped, brought over by pg_upgrade.
+    pub fn upgraded(self, programs: &Programs, initdb: &[&str]) -> Result<Self> {
+        let old_programs = &self.kept.programs;
+        let (old, kept) = (self.directory().join("data"), Kept::directory(programs)?);
+        let (new, port) = (kept.path().join("data"), free_port()?);
+        run(old_programs
+            .command("pg_ctl")
+            .args(["stop", "-w", "-m", "fast", "-D"])
+            .arg(&old))?;
+        run(programs
+            .command("initdb")
+            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"])
+            .args(initdb)
+            .arg("-D")
+            .arg(&new))?;
+        run(programs
+            .command("pg_upgrade")
+            .args(["-U", "postgres", "-b"])
+            .arg(&old_programs.bin)
+            .arg("-B")
+            .arg(&programs.bin)
+            .arg("-d")
+            .arg(&old)
+            .arg("-D")
+            .arg(&new)
+            .arg("-s")
+            .arg(kept.path())
+            .current_dir(kept.path()))?;
+        let options = format!("-p {port} -h 127.0.0.1 -k {}", kept.path().display());
+        run(programs
+            .command("pg_ctl")
+            .args(["start", "-s", "-w", "-o", &options, "-l"])
+            .arg(kept.path().join("server.log"))
+            .arg("-D")
+            .arg(&new))?;
+        Ok(Self { kept, port })
+    }
+
     fn make(programs: &Programs, settings: &str, task: &str) -> Result<Self> {
         let directory = programs.new_directory()?;
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = port.context("no free port")?.port();
+        let port = free_port()?;
         let text = format!(
             "{SETTINGS}{settings}\nport = {port}\nunix_socket_directories = '{}'\n",
             directory.display()

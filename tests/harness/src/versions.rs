@@ -8,8 +8,8 @@ use crate::{Database, Session, sharedir};
 /// The version that CREATE EXTENSION installs when it is not told which.
 pub const CURRENT: &str = env!("CARGO_PKG_VERSION");
 
-/// What the versions of Neon's extension, and our own 1.0.0, left in a database.
-const FIXTURES: [(&str, &str); 4] = [
+/// What the versions of Neon's extension, and our own released ones, left in a database.
+const FIXTURES: [(&str, &str); 5] = [
     (
         "0.3.1",
         include_str!("../fixtures/pg_session_jwt--0.3.1.sql"),
@@ -27,6 +27,13 @@ const FIXTURES: [(&str, &str); 4] = [
         concat!(
             "CREATE SCHEMA auth;\n",
             include_str!("../../../sql/pg_session_jwt--0.5.0--1.0.0.sql")
+        ),
+    ),
+    (
+        "1.0.1",
+        concat!(
+            "CREATE SCHEMA auth;\n",
+            include_str!("../../../sql/pg_session_jwt--0.5.0--1.0.1.sql")
         ),
     ),
 ];
@@ -62,7 +69,7 @@ impl Drop for Installable {
 }
 
 impl Database {
-    /// A database as an older version left it: one of Neon's extension, or our own 1.0.0.
+    /// A database as an older version left it: one of Neon's extension, or one of our own.
     pub fn left_by(version: &str) -> Self {
         let database = Self::without_extension();
         database.superuser().install_left_by(version);

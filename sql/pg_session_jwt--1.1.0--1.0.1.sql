@@ -1,0 +1,1 @@
+-- Changes the version number and nothing else: all that 1.0.1 had is here under the same names.
