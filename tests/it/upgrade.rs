@@ -419,6 +419,21 @@ fn released_scripts_are_not_edited() {
             "5cd5929c671cbbdbee6cff4fe1f243d2f5c9ca4395294d3817d9c867c95d5baf",
         ),
     ];
+    // Each of these steps is among them.
+    for entry in std::fs::read_dir(sql_folder()).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        let step = file
+            .strip_prefix("pg_session_jwt--")
+            .and_then(|step| step.strip_suffix(".sql"));
+        let Some(step) = step.filter(|step| step.split("--").all(|version| version != CURRENT))
+        else {
+            continue;
+        };
+        assert!(
+            released.iter().any(|(name, _)| *name == step),
+            "{step} leads from one released version to another: add its digest here (sha256sum sql/{file})"
+        );
+    }
     for (name, wanted) in released {
         let path = sql_folder().join(format!("pg_session_jwt--{name}.sql"));
         assert!(path.is_file() && !path.is_symlink(), "{}", path.display());
