@@ -118,7 +118,7 @@ COMMENT ON FUNCTION auth.organization_id() IS
 CREATE OR REPLACE FUNCTION auth.org_id() RETURNS text
     STABLE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'org_id_wrapper';
 COMMENT ON FUNCTION auth.org_id() IS
-    'The organization, whoever issued the token; NULL when there is none';
+    'The organization''s ID, whichever issuer the token is from; NULL when there is none';
 
 CREATE OR REPLACE FUNCTION auth.org_role() RETURNS text
     STABLE PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'org_role_wrapper';

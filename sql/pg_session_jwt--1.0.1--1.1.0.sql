@@ -1,5 +1,6 @@
--- What 1.1.0 adds to 1.0.1, and nothing that it has already: what administrators have granted, revoked or
--- commented stays. The result is what sql/auth.sql makes of a fresh install, which a test compares.
+-- What 1.1.0 adds to 1.0.1, and nothing that 1.0.1 has already: what administrators have granted or revoked
+-- stays. The result is what sql/auth.sql makes of a fresh install, which a test compares. It can run again:
+-- the script back changes the version number only.
 
 SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
@@ -7,6 +8,8 @@ COMMENT ON FUNCTION auth.init() IS
     'Loads and checks the startup key (pg_session_jwt.jwk); warns if there is neither a key nor a provider';
 COMMENT ON FUNCTION auth.login(text, boolean) IS
     'Verifies a token, keeps it and assumes the database role that it names; without a token, anonymous, or anon if only that exists';
+COMMENT ON FUNCTION auth.org_id() IS
+    'The organization''s ID, whichever issuer the token is from; NULL when there is none';
 COMMENT ON FUNCTION auth.permissions() IS
     'The user''s permissions as the issuer''s dashboard writes them; NULL when the token does not mention permissions';
 COMMENT ON TABLE auth.providers IS

@@ -76,12 +76,35 @@ fn the_authorized_party_must_be_listed() {
             json!("https://evil.example"),
             "\"azp\" is \"https://evil.example\"",
         ),
-        (json!(["https://app.example"]), "the token has no \"azp\""),
-        (Value::Null, "the token has no \"azp\""),
+        (
+            json!(["https://app.example"]),
+            "the token has neither \"azp\" nor \"client_id\"",
+        ),
+        (
+            Value::Null,
+            "the token has neither \"azp\" nor \"client_id\"",
+        ),
     ] {
         let refusal = app.rejected(&token(azp));
         assert_refused(&refusal, "policy", first_line::PARTY, facts);
         assert!(!refusal.hint.is_empty(), "{refusal:?}");
+    }
+    // An access token names the application in client_id, which counts where there is no azp.
+    let access = |more: Value| token_with(&issuer, "alice", &more);
+    app.present(&access(json!({"client_id": "https://app.example"})));
+    for (claims, facts) in [
+        (json!({"client_id": "other"}), "\"client_id\" is \"other\""),
+        (
+            json!({"client_id": "https://app.example", "azp": "other"}),
+            "\"azp\" is \"other\"",
+        ),
+        (
+            json!({"client_id": "https://app.example", "azp": ["other"]}),
+            "the token has neither \"azp\" nor \"client_id\"",
+        ),
+    ] {
+        let refusal = app.rejected(&access(claims));
+        assert_refused(&refusal, "policy", first_line::PARTY, facts);
     }
     db.superuser()
         .run("UPDATE auth.providers SET authorized_parties = NULL");
@@ -291,7 +314,7 @@ fn every_error_of_a_token_names_its_provider() {
             first_line::EARLY,
         ),
         (claims(json!({"exp": "x"})), "payload", first_line::PAYLOAD),
-        (claims(json!({"sub": 5})), "payload", first_line::PAYLOAD),
+        (claims(json!({"sub": 5.5})), "payload", first_line::PAYLOAD),
         (claims(json!({"exp": null})), "policy", first_line::LACKS),
     ] {
         for sql in [

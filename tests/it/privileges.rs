@@ -288,7 +288,7 @@ fn default_privileges_of_the_owners_change_nothing_either() {
 
 #[test]
 fn an_update_from_an_old_version_sets_the_privileges_of_what_it_adds() {
-    for version in ["0.3.1", "0.4.0", "0.5.0"] {
+    for version in ["0.3.1", "0.4.0", "0.5.0", "1.0.0", "1.0.1"] {
         let db = Database::left_by(version);
         let other = db.role("other");
         let mut session = db.superuser();

@@ -472,12 +472,7 @@ fn a_row_too_large_to_read_in_one_breath_is_read_or_refused() {
 /// Changes that make a row a bad one, with the beginning of the DETAIL that says so.
 fn bad_rows() -> Vec<(&'static str, String, &'static str)> {
     let rsa_1024 = json!({"kty": "RSA", "e": "AQAB", "n": b64(&[0xC1; 128])});
-    let (public, secret) = (Issuer::ed25519(), Issuer::hs256());
     let json = |value: Value| sql_text(&value.to_string());
-    let twice = [
-        Issuer::ed25519().with_kid("k").jwk(),
-        Issuer::ed25519().with_kid("k").jwk(),
-    ];
     vec![
         ("name", "''".into(), "the name is empty"),
         ("issuer", "''".into(), "the issuer is empty"),
@@ -502,21 +497,11 @@ fn bad_rows() -> Vec<(&'static str, String, &'static str)> {
             json(Issuer::ed25519().with("d", b64(&[7; 32])).jwk()),
             "jwks: key 1: it is a private key",
         ),
-        ("jwks", json(rsa_1024), "jwks: key 1: "),
+        ("jwks", json(rsa_1024), "jwks: no usable key: key 1: "),
         (
             "jwks",
             json(Issuer::secret(&[7; 31]).jwk()),
-            "jwks: key 1: the secret has 31 bytes",
-        ),
-        (
-            "jwks",
-            sql_text(&jwks(&twice)),
-            "jwks: two keys have the \"kid\" \"k\"",
-        ),
-        (
-            "jwks",
-            sql_text(&jwks(&[public.jwk(), secret.jwk()])),
-            "jwks: the set mixes secret (oct) and public keys",
+            "jwks: no usable key: key 1: the secret has 31 bytes",
         ),
         ("jwks_url", "'http://example.com/jwks'".into(), "jwks_url "),
         ("jwks_url", "'ftp://localhost/jwks'".into(), "jwks_url "),
@@ -643,10 +628,17 @@ fn an_error_about_a_row_never_shows_a_key() {
     let mut admin = db.superuser();
     let secret = Issuer::hs256();
     let k = secret.jwk()["k"].as_str().unwrap().to_owned();
-    let mixed = json!({"keys": [secret.jwk(), Issuer::ed25519().jwk()]});
+    let private = Issuer::ed25519().with("d", "AA").jwk();
+    let mixed = json!({"keys": [secret.jwk(), private]});
     let refusal = admin.refused(&Row::main(&[]).jwks(&mixed).insert());
     refusal.assert("22023", "invalid provider \"main\"");
     assert!(!format!("{refusal:?}").contains(&k), "{refusal:?}");
+    // Nor does a warning about one that is ignored.
+    let ignored = secret.with("use", "enc").jwk();
+    let mixed = json!({"keys": [ignored, Issuer::ed25519().jwk()]});
+    admin.run(&Row::main(&[]).jwks(&mixed).insert());
+    let notices = admin.notices();
+    assert_eq!(notices, ["WARNING: keys of provider \"main\" are ignored"]);
 }
 
 #[test]

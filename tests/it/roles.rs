@@ -228,9 +228,30 @@ fn a_token_gets_the_role_that_its_provider_lets_it_have() {
         &session.refused(&login(&token(&site.issuer, "alice"))),
         absent,
     );
-    for odd in [json!(1), json!(["authenticated"]), json!({}), json!(true)] {
+    for odd in [
+        json!(1),
+        json!([]),
+        json!([7, null]),
+        json!({}),
+        json!(true),
+    ] {
         let token = site.token("alice", &json!({"role": odd}));
         assert_role_refused(&session.refused(&login(&token)), absent);
+    }
+    for (several, names) in [
+        (json!(["admin", "postgres"]), "admin, postgres"),
+        (json!({"admin": {"authenticated": 1}}), "admin"),
+    ] {
+        let token = site.token("alice", &json!({"role": several}));
+        let facts = format!("role \"{names}\" is not in allowed_roles");
+        assert_role_refused(&session.refused(&login(&token)), &facts);
+    }
+    for one_of_several in [
+        json!(["postgres", "authenticated"]),
+        json!({"postgres": {}, "authenticated": {}}),
+    ] {
+        let token = site.token("alice", &json!({"role": one_of_several}));
+        assert_eq!(session.text(&login(&token)), "authenticated");
     }
     for named in [
         "none",
@@ -328,9 +349,18 @@ fn the_role_may_lie_deep_in_the_token() {
         "authenticated"
     );
     assert_role_refused(
-        &session.refused(&login(&deep(json!(["authenticated"])))),
-        "the token names no role",
+        &session.refused(&login(&deep(json!(["postgres"])))),
+        "role \"postgres\" is not in allowed_roles",
     );
+    site.set("role_claim = '{https://example.com/roles,db,role,-1}'");
+    let list = deep(json!(["postgres", "authenticated"]));
+    assert_eq!(session.text(&login(&list)), "authenticated");
+    site.set("role_claim = '{https://example.com/roles,db,role,0}'");
+    assert_role_refused(
+        &session.refused(&login(&list)),
+        "role \"postgres\" is not in allowed_roles",
+    );
+    site.set("role_claim = '{https://example.com/roles,db,role}'");
     assert_role_refused(
         &session.refused(&login(&site.user("alice"))),
         "the token names no role",

@@ -56,15 +56,15 @@ fn token_of_length(issuer: &Issuer, length: usize) -> String {
 }
 
 #[test]
-fn a_token_may_have_16_kib_and_not_one_byte_more() {
+fn a_token_may_have_64_kib_and_not_one_byte_more() {
     let (db, issuer) = (Database::new(), Issuer::ed25519());
     let mut app = db.app_with_key(&issuer);
-    let largest = token_of_length(&issuer, 16 * 1024);
+    let largest = token_of_length(&issuer, 64 * 1024);
     app.present(&largest);
     app.assert_user("alice");
     app.run("RESET pg_session_jwt.jwt");
 
-    let one_more = token_of_length(&issuer, 16 * 1024 + 1);
+    let one_more = token_of_length(&issuer, 64 * 1024 + 1);
     assert_rejected(&mut app, &one_more, "structure", first_line::ENCODING);
     let huge = token_of_length(&issuer, 3 << 20);
     assert_rejected(&mut app, &huge, "structure", first_line::ENCODING);
@@ -276,7 +276,6 @@ fn the_header_names_an_algorithm_and_a_type_that_we_know() {
         json!({"alg": "EdDSA", "typ": "application/octet-stream"}),
         json!({"alg": "EdDSA", "typ": ""}),
         json!({"alg": "EdDSA", "typ": 7}),
-        json!({"alg": "EdDSA", "typ": null}),
         json!({"alg": "EdDSA", "typ": ["JWT"]}),
     ] {
         println!("{header}");
@@ -300,10 +299,18 @@ fn the_header_names_an_algorithm_and_a_type_that_we_know() {
         "application/jwt",
         "application/JWT",
         "application/at+jwt",
+        "JOSE",
     ] {
         println!("typ {typ}");
         let header = json!({"alg": "EdDSA", "typ": typ}).to_string();
         app.present(&issuer.sign(header, good_claims().to_string()));
+        app.assert_user("alice");
+    }
+    for header in [
+        json!({"alg": "Ed25519"}),
+        json!({"alg": "EdDSA", "typ": null, "kid": null}),
+    ] {
+        app.present(&issuer.sign(header.to_string(), good_claims().to_string()));
         app.assert_user("alice");
     }
 }
@@ -387,7 +394,6 @@ fn a_key_fits_when_its_type_curve_use_and_operations_allow_the_algorithm() {
         ("alg", json!("PS256")),
         ("use", json!("enc")),
         ("key_ops", json!(["sign"])),
-        ("key_ops", json!([])),
         ("key_ops", json!(["encrypt", "wrapKey"])),
     ] {
         let mut jwk = rsa.jwk();
@@ -403,6 +409,13 @@ fn a_key_fits_when_its_type_curve_use_and_operations_allow_the_algorithm() {
         ("use", json!("sig")),
         ("key_ops", json!(["verify"])),
         ("key_ops", json!(["sign", "verify"])),
+        ("key_ops", json!([])),
+        ("key_ops", json!(null)),
+        ("use", json!(null)),
+        ("alg", json!(null)),
+        ("kid", json!(null)),
+        ("d", json!(null)),
+        ("x5c", json!(null)),
     ] {
         let mut jwk = rsa.jwk();
         jwk[member] = value;
@@ -548,20 +561,17 @@ fn the_payload_is_an_object_whose_registered_claims_have_their_types() {
         br#"{"exp":[4102444800]}"#.to_vec(),
         br#"{"exp":{}}"#.to_vec(),
         br#"{"nbf":"0"}"#.to_vec(),
-        br#"{"nbf":null}"#.to_vec(),
         br#"{"nbf":false}"#.to_vec(),
         br#"{"iat":"0"}"#.to_vec(),
-        br#"{"iat":null}"#.to_vec(),
         br#"{"iat":[]}"#.to_vec(),
         br#"{"iss":1}"#.to_vec(),
-        br#"{"iss":null}"#.to_vec(),
         br#"{"iss":["a"]}"#.to_vec(),
-        br#"{"sub":1}"#.to_vec(),
-        br#"{"sub":null}"#.to_vec(),
+        br#"{"sub":1.0}"#.to_vec(),
+        br#"{"sub":123456789012345678901}"#.to_vec(),
+        br#"{"sub":true}"#.to_vec(),
         br#"{"sub":{"id":"alice"}}"#.to_vec(),
         br#"{"sub":["alice"]}"#.to_vec(),
         br#"{"aud":1}"#.to_vec(),
-        br#"{"aud":null}"#.to_vec(),
         br#"{"aud":{}}"#.to_vec(),
         br#"{"aud":["a",1]}"#.to_vec(),
         br#"{"aud":["a",null]}"#.to_vec(),
@@ -576,6 +586,7 @@ fn the_payload_is_an_object_whose_registered_claims_have_their_types() {
     for payload in [
         r#"{"sub":"alice"}"#.to_owned(),
         r#" { "sub" : "alice" } "#.to_owned(),
+        r#"{"sub":"alice","aud":null,"nbf":null,"iat":null,"iss":null,"jti":null}"#.to_owned(),
         r#"{"sub":"alice","exp":4102444800.75,"nbf":0.5,"iat":-1}"#.to_owned(),
         r#"{"sub":"alice","exp":4.1024448e9}"#.to_owned(),
         r#"{"sub":"alice","aud":"one"}"#.to_owned(),
@@ -619,7 +630,7 @@ fn the_first_stage_that_fails_is_the_one_reported() {
     let mut app = db.app_with_key(&issuer);
     let expired = json!({"sub": "alice", "exp": 1}).to_string();
     let no_object = "[]".to_owned();
-    let bad_type_and_expired = json!({"sub": 7, "exp": 1}).to_string();
+    let bad_type_and_expired = json!({"sub": [7], "exp": 1}).to_string();
     let good_header = r#"{"alg":"EdDSA","kid":"1"}"#;
     for (signer, header, payload, stage, message) in [
         // structure before header, key, signature, payload, time

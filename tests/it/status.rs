@@ -40,7 +40,7 @@ fn there_is_always_one_row_and_a_problem_where_nobody_is_anybody() {
     let mut malformed_request = db.app();
     malformed_request.run("SET request.jwt.claims = '['");
     let mut number = db.app();
-    number.run(r#"SET request.jwt.claims = '{"sub":7}'"#);
+    number.run(r#"SET request.jwt.claims = '{"sub":7.5}'"#);
     let mut no_key = db.app();
     no_key.run(&format!(
         "SET pg_session_jwt.jwt = {}",

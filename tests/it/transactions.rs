@@ -192,7 +192,7 @@ fn an_error_inside_jwt_session_init_leaves_the_identity_that_was_there() {
         "a.b.c".to_owned(),
         attacker.token_for("bob"),
         issuer.token(&json!({"sub": "bob", "exp": 1})),
-        issuer.token(&json!({"sub": 1})),
+        issuer.token(&json!({"sub": [1]})),
     ] {
         app.rejected(&token);
         app.assert_user("alice");
