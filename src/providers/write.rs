@@ -37,8 +37,6 @@ thread_local! {
 /// [`Error::Provider`].
 pub(crate) fn check_row(json: &str) -> Result<(), Error> {
     let provider = row::provider(json)?;
-    let whose = format!("of provider {}", quoted(&provider.name));
-    error::warn_of_ignored_keys(&whose, provider.ignored_keys());
     let issuer = provider.issuer().map(str::to_owned);
     if issuer.as_ref().is_some_and(|i| i.len() > MAX_ISSUER_BYTES) {
         return Err(Error::Provider(ProviderError {
@@ -47,6 +45,8 @@ pub(crate) fn check_row(json: &str) -> Result<(), Error> {
             hint: "It must be the \"iss\" of the issuer's tokens, byte for byte.",
         }));
     }
+    let whose = format!("of provider {}", quoted(&provider.name));
+    error::warn_of_ignored_keys(&whose, provider.ignored_keys());
     if provider.is_enabled() {
         // SAFETY: a row is being written, so the transaction needs an id anyway.
         let by = unsafe { pg_sys::GetTopFullTransactionId() }.value;
