@@ -7,6 +7,7 @@ mod closed;
 mod configuration;
 mod documents;
 mod dump;
+mod issuers;
 mod keys;
 mod lifetimes;
 mod loading;
