@@ -12,6 +12,7 @@ mod keys;
 mod lifetimes;
 mod loading;
 mod memory;
+mod messages;
 mod neon_compute;
 mod neon_proxy;
 mod organizations;
