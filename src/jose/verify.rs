@@ -469,7 +469,47 @@ mod tests {
         assert!(stage(r#"{"alg":"HS256"}"#, "{}", true, set).is_ok());
     }
 
-    /// A token of these claims, HS256 with [`secret`].
+    /// Signatures that are one change away from a good one: `tests/vectors/negatives.json`.
+    #[derive(Deserialize)]
+    struct Negatives {
+        alg: String,
+        jwk: Value,
+        message: String,
+        signatures: Vec<Candidate>,
+    }
+
+    #[derive(Deserialize)]
+    struct Candidate {
+        how: String,
+        signature: String,
+    }
+
+    #[test]
+    fn a_signature_that_was_changed_in_any_way_is_bad() {
+        let families: Vec<Negatives> =
+            serde_json::from_str(include_str!("../../tests/vectors/negatives.json"))
+                .expect("valid vectors");
+        assert_eq!(families.len(), 12);
+        for family in families {
+            let keys = key_set(&family.jwk);
+            for Candidate { how, signature } in family.signatures {
+                let token = format!("{}.{signature}", family.message);
+                let outcome = verify(token.as_bytes(), TrustedKeys::Set(&keys), at(IN_2030));
+                // ECDSA's other `s` is a signature of the same key for the same text (SEC 1 section
+                // 4.1.4): no one gains a token that was not signed, and nothing here counts signatures.
+                let is_good = how.starts_with("good") || how.starts_with("malleable");
+                match outcome {
+                    Ok(_) => assert!(is_good, "{}: {how}", family.alg),
+                    Err(reason) => {
+                        assert!(!is_good, "{}: {how}: {reason:?}", family.alg);
+                        assert_eq!(reason.stage(), Stage::Signature, "{}: {how}", family.alg);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A token of these claims, HS256 with a secret of sevens.
     fn signed(claims: &str) -> String {
         let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
         let message = format!("{}.{}", part(r#"{"alg":"HS256"}"#), part(claims));
