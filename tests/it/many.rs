@@ -545,5 +545,8 @@ fn made_up_issuers_leave_nothing_behind() {
     };
     let before = made_up(0);
     let after = made_up(10_000);
-    assert!(after - before < 512, "{before} {after}");
+    // With assertions Postgres overwrites what it frees: what was only asked for then counts as used.
+    if app.text("SHOW debug_assertions") == "off" {
+        assert!(after - before < 512, "{before} {after}");
+    }
 }
