@@ -509,6 +509,50 @@ mod tests {
         }
     }
 
+    /// Sets of keys and tokens for them: `tests/vectors/key_sets.json`.
+    #[derive(Deserialize)]
+    struct Keys {
+        what: String,
+        keys: Value,
+        ignored: Option<String>,
+        good: Vec<Good>,
+        bad: Vec<Bad>,
+    }
+
+    #[derive(Deserialize)]
+    struct Good {
+        token: String,
+        sub: Option<String>,
+    }
+
+    #[derive(Deserialize)]
+    struct Bad {
+        token: String,
+        stage: String,
+        how: String,
+    }
+
+    /// Among the bad ones: each encoding of each public key as an HMAC's secret, in mixed sets too.
+    #[test]
+    fn keys_are_read_in_every_spelling_and_none_verifies_what_it_may_not() {
+        let sets: Vec<Keys> =
+            serde_json::from_str(include_str!("../../tests/vectors/key_sets.json")).expect("valid");
+        for set in sets {
+            let keys = key_set(&serde_json::json!({ "keys": set.keys }));
+            assert_eq!(keys.ignored(), set.ignored, "{}", set.what);
+            let verify =
+                |token: &str| verify(token.as_bytes(), TrustedKeys::Set(&keys), at(IN_2030));
+            for Good { token, sub } in set.good {
+                let accepted = verify(&token).unwrap_or_else(|why| panic!("{}: {why:?}", set.what));
+                assert_eq!(accepted.token.claims.subject, sub, "{}", set.what);
+            }
+            for Bad { token, stage, how } in set.bad {
+                let why = verify(&token).expect_err(&how);
+                assert_eq!(why.stage().to_string(), stage, "{}: {how}", set.what);
+            }
+        }
+    }
+
     /// A token of these claims, HS256 with a secret of sevens.
     fn signed(claims: &str) -> String {
         let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
