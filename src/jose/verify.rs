@@ -132,11 +132,11 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
     trusted: TrustedKeys<E>,
 ) -> Result<Option<Signer>, E> {
     let algorithm = header.algorithm;
-    let no_key_fits = |trusted, short_secret| Rejection::NoKeyFits {
+    let no_key_fits = |trusted, misfit| Rejection::NoKeyFits {
         algorithm,
         key_id: header.key_id.clone(),
         trusted,
-        short_secret,
+        misfit,
     };
     // Not verified yet, which is harmless: a token that names another issuer is tried with that issuer's
     // keys.
@@ -152,8 +152,8 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
             let fitting = keys.fitting(header, claimed).map(|key| (key, None));
             let fitting: Vec<_> = fitting.collect();
             if fitting.is_empty() {
-                let short = keys.has_too_short_a_secret(algorithm);
-                return Err(no_key_fits(Some(keys.summary()), short).into());
+                let misfit = keys.misfit(header);
+                return Err(no_key_fits(Some(keys.summary()), misfit).into());
             }
             fitting
         }
@@ -171,10 +171,9 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
                 fitting.extend(row.fitting(header, claimed).map(|key| (key, Some(*row))));
             }
             if fitting.is_empty() {
-                let mut rows = enabled.iter();
-                let short = rows.any(|row| row.has_too_short_a_secret(algorithm));
+                let misfit = enabled.iter().find_map(|row| row.misfit(header));
                 return Err(E::from(Rejected {
-                    reason: no_key_fits(None, short),
+                    reason: no_key_fits(None, misfit),
                     providers: enabled.iter().map(|row| row.name.clone()).collect(),
                 }));
             }
