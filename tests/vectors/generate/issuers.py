@@ -164,11 +164,15 @@ def main() -> None:
           accepted(UUID, row={"uid": UUID}))]))
     stack = Key("ES256", "st")
     iss = f"https://api.stack-auth.com/api/v1/projects/{UUID}"
+    user = {"iss": iss, "aud": UUID, "sub": UUID, "project_id": UUID, "branch_id": "main", "role": "authenticated", "selected_team_id": None} | TIMES
     out.append(issuer(
         "Stack Auth", "Stack Auth", "https://docs.stack-auth.com/docs/concepts/jwt",
         {"PROJECT_ID": UUID}, [stack],
-        [(stack, {"iss": iss, "aud": UUID, "sub": UUID, "project_id": UUID, "branch_id": "main", "role": "authenticated", "selected_team_id": None} | TIMES, {},
-          accepted(UUID, row={"uid": UUID}))]))
+        [
+            (stack, user, {}, accepted(UUID, row={"uid": UUID})),
+            (stack, user | {"iss": iss.replace("/projects/", "/projects-anonymous-users/"), "aud": f"{UUID}:anon", "is_anonymous": True}, {}, refused("unknown JWT issuer")),
+            (stack, user | {"aud": f"{UUID}:restricted"}, {}, refused("JWT audience is not accepted")),
+        ]))
     firebase = sig("RS256", "fb")
     out.append(issuer(
         "Firebase", "Firebase", "https://firebase.google.com/docs/auth/admin/verify-id-tokens",
