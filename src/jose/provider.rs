@@ -13,7 +13,7 @@ use crate::header::{self, Claimed, Header};
 use crate::key::Key;
 use crate::key_set::{KeySet, KeySetError};
 use crate::quoted::quoted;
-use crate::rejection::{Near, Rejection};
+use crate::rejection::{Misfit, Near, Rejection};
 use crate::role::RoleRules;
 use crate::words;
 
@@ -239,10 +239,10 @@ impl Provider {
         keys.flat_map(move |keys| keys.fitting(header, claimed))
     }
 
-    /// Whether it has a secret that is too short for this algorithm.
-    pub(crate) fn has_too_short_a_secret(&self, algorithm: Algorithm) -> bool {
-        let mut sets = self.keys.iter();
-        sets.any(|keys| keys.has_too_short_a_secret(algorithm))
+    /// For messages: what keeps its keys from fitting a token that none of them fits.
+    pub(crate) fn misfit(&self, header: &Header) -> Option<Misfit> {
+        let keys = self.keys.iter().filter(|_| self.allows(header.algorithm));
+        keys.filter_map(|keys| keys.misfit(header)).next()
     }
 
     /// The keys of its set that cannot be used, for messages. `None` if all can.

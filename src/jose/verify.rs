@@ -132,11 +132,11 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
     trusted: TrustedKeys<E>,
 ) -> Result<Option<Signer>, E> {
     let algorithm = header.algorithm;
-    let no_key_fits = |trusted, short_secret| Rejection::NoKeyFits {
+    let no_key_fits = |trusted, misfit| Rejection::NoKeyFits {
         algorithm,
         key_id: header.key_id.clone(),
         trusted,
-        short_secret,
+        misfit,
     };
     // Not verified yet, which is harmless: a token that names another issuer is tried with that issuer's
     // keys.
@@ -152,8 +152,8 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
             let fitting = keys.fitting(header, claimed).map(|key| (key, None));
             let fitting: Vec<_> = fitting.collect();
             if fitting.is_empty() {
-                let short = keys.has_too_short_a_secret(algorithm);
-                return Err(no_key_fits(Some(keys.summary()), short).into());
+                let misfit = keys.misfit(header);
+                return Err(no_key_fits(Some(keys.summary()), misfit).into());
             }
             fitting
         }
@@ -171,10 +171,9 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
                 fitting.extend(row.fitting(header, claimed).map(|key| (key, Some(*row))));
             }
             if fitting.is_empty() {
-                let mut rows = enabled.iter();
-                let short = rows.any(|row| row.has_too_short_a_secret(algorithm));
+                let misfit = enabled.iter().find_map(|row| row.misfit(header));
                 return Err(E::from(Rejected {
-                    reason: no_key_fits(None, short),
+                    reason: no_key_fits(None, misfit),
                     providers: enabled.iter().map(|row| row.name.clone()).collect(),
                 }));
             }
@@ -505,6 +504,50 @@ mod tests {
                         assert_eq!(reason.stage(), Stage::Signature, "{}: {how}", family.alg);
                     }
                 }
+            }
+        }
+    }
+
+    /// Sets of keys and tokens for them: `tests/vectors/key_sets.json`.
+    #[derive(Deserialize)]
+    struct Keys {
+        what: String,
+        keys: Value,
+        ignored: Option<String>,
+        good: Vec<Good>,
+        bad: Vec<Bad>,
+    }
+
+    #[derive(Deserialize)]
+    struct Good {
+        token: String,
+        sub: Option<String>,
+    }
+
+    #[derive(Deserialize)]
+    struct Bad {
+        token: String,
+        stage: String,
+        how: String,
+    }
+
+    /// Among the bad ones: each encoding of each public key as an HMAC's secret, in mixed sets too.
+    #[test]
+    fn keys_are_read_in_every_spelling_and_none_verifies_what_it_may_not() {
+        let sets: Vec<Keys> =
+            serde_json::from_str(include_str!("../../tests/vectors/key_sets.json")).expect("valid");
+        for set in sets {
+            let keys = key_set(&serde_json::json!({ "keys": set.keys }));
+            assert_eq!(keys.ignored(), set.ignored, "{}", set.what);
+            let verify =
+                |token: &str| verify(token.as_bytes(), TrustedKeys::Set(&keys), at(IN_2030));
+            for Good { token, sub } in set.good {
+                let accepted = verify(&token).unwrap_or_else(|why| panic!("{}: {why:?}", set.what));
+                assert_eq!(accepted.token.claims.subject, sub, "{}", set.what);
+            }
+            for Bad { token, stage, how } in set.bad {
+                let why = verify(&token).expect_err(&how);
+                assert_eq!(why.stage().to_string(), stage, "{}: {how}", set.what);
             }
         }
     }

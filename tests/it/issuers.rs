@@ -11,11 +11,14 @@ fn issuers() -> Vec<Value> {
 }
 
 /// The statements that a section gives to psql, and its policy.
-fn section<'a>(page: &'a str, name: &str) -> (&'a str, &'a str) {
+fn section<'a>(page: &'a str, name: &str) -> (String, &'a str) {
     let (_, section) = page.split_once(&format!("\n### {name}\n")).expect(name);
     let section = section.split("\n#").next().expect("a section");
-    let (_, statements) = section.split_once("<<'SQL'\n").expect("a statement");
-    let (statements, _) = statements.split_once("\nSQL\n").expect("an end");
+    let statements = section.split("<<'SQL'\n").skip(1).map(|rest| {
+        let (statements, _) = rest.split_once("\nSQL\n").expect("an end");
+        statements
+    });
+    let statements = statements.collect::<Vec<_>>().join("\n");
     let (_, policy) = section.split_once("\nPolicy: `").expect("a policy");
     (statements, policy.split('`').next().expect("an end"))
 }
@@ -77,6 +80,10 @@ fn every_issuer_in_the_documentation_works_as_its_section_says() {
         assert!(text(&issuer["source"]).is_some_and(|source| source.starts_with("https://")));
         let (statements, policy) = section(&page, text(&issuer["section"]).expect("a section"));
         let mut statements = statements.replace(":'jwks'", &sql_text(&issuer["jwks"].to_string()));
+        // Where the issuer has a secret of its own, its row stands beside the one with public keys.
+        if let Some(k) = text(&issuer["k"]) {
+            statements = statements.replace(":'k'", &sql_text(k));
+        }
         for (capitals, value) in issuer["names"].as_object().expect("names") {
             statements = statements.replace(capitals, value.as_str().expect("text"));
         }
@@ -85,6 +92,7 @@ fn every_issuer_in_the_documentation_works_as_its_section_says() {
         let mut owner = cluster.connect(&database, "postgres");
         owner.run("CREATE EXTENSION pg_session_jwt");
         owner.run(&statements);
+        owner.run(text(&issuer["change"]).unwrap_or_default());
         owner.run(&format!(
             "CREATE TABLE things (whose text, user_id text, uid uuid, repository text);
              INSERT INTO things VALUES ('another''s', 'x', '00000000-0000-0000-0000-000000000000', 'x/y');

@@ -8,6 +8,7 @@ mod configuration;
 mod documents;
 mod dump;
 mod issuers;
+mod key_sets;
 mod keys;
 mod lifetimes;
 mod loading;

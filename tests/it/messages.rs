@@ -311,8 +311,19 @@ fn a_key_that_names_its_issuer_is_for_that_issuers_tokens() {
         (&one, json!("mine")),
         (&one, json!("other")),
     ] {
-        app.rejected(&token_with(signer, "mallory", &claims(tid)))
-            .assert_stage("key", first_line::NO_KEY_FITS);
+        let refusal = app.rejected(&token_with(signer, "mallory", &claims(tid)));
+        refusal.assert_stage("key", first_line::NO_KEY_FITS);
+        assert_eq!(
+            refusal.hint,
+            "A key that would fit is for another issuer, as its member \"issuer\" says: register the keys of the token's own. Entra's for tokens of version 1 are at https://login.microsoftonline.com/<tenant>/discovery/keys."
+        );
         app.assert_user("alice");
     }
+    // A key that nobody published is no such case.
+    let refusal = app.rejected(&token_with(
+        &Issuer::es256().with_kid("new"),
+        "mallory",
+        &claims(json!("mine")),
+    ));
+    assert!(refusal.hint.contains("rotated its keys"), "{refusal:?}");
 }

@@ -1,7 +1,7 @@
 """Key sets and tokens in the shape of known issuers, signed by PyJWT: prints tests/vectors/issuers.json.
 
 `section` is the heading in docs/providers.md whose INSERT registers the issuer; `names` stands in place of the
-capitals there. The claims follow the page that `source` names. Every run makes fresh keys; the private ones are
+capitals there, and `change` is an UPDATE that the section describes. The claims follow the page that `source` names. Every run makes fresh keys; the private ones are
 thrown away. See README.md beside this file.
 """
 
@@ -36,16 +36,18 @@ class Key:
         self.jwk = public | {"kid": kid} | members
 
     def token(self, claims: dict, **headers) -> str:
-        return jwt.encode(claims, self.key, algorithm=self.alg, headers={"kid": self.kid} | headers)
+        return jwt.encode(claims, self.key, algorithm=self.alg, headers={name: value for name, value in ({"kid": self.kid} | headers).items() if value})
 
 
 def sig(alg: str, kid: str, **members) -> Key:
     return Key(alg, kid, use="sig", alg=alg, **members)
 
 
-def issuer(name, section, source, names, keys, tokens, extra=()):
+def issuer(name, section, source, names, keys, tokens, extra=(), change=None, secret=None):
     return {
         "name": name,
+        "change": change and f"UPDATE auth.providers SET {change}",
+        "k": secret and b64url(secret),
         "section": section,
         "source": source,
         "names": names,
@@ -83,6 +85,15 @@ def main() -> None:
              accepted("user_1", org_id="org_1", org_role="member", permissions=["org:a:read"])),
             (clerk, base | {"azp": "https://other.example.com"}, {}, refused("JWT authorized party is not accepted")),
         ]))
+    template = base | {"role": "authenticated", "aud": "postgres", "azp": "https://app.example.com"}
+    out.append(issuer(
+        "Clerk, a template with role and audience", "Clerk", "https://clerk.com/docs/guides/sessions/jwt-templates",
+        {"INSTANCE": "calm-fox-1", "APP.EXAMPLE.COM": "app.example.com"}, [clerk],
+        [
+            (clerk, template, {}, accepted("user_1")),
+            (clerk, template | {"role": "admin"}, {}, refused("JWT role is not accepted")),
+            (clerk, template | {"aud": "other"}, {}, refused("JWT audience is not accepted")),
+        ], change="audience = '{postgres}', default_role = NULL"))
     workos = sig("RS256", "sso_oidc_key_pair_1", x5c=["MIIB"], **{"x5t#S256": "abc"})
     base = {"iss": "https://api.workos.com/user_management/client_1", "sub": "user_01", "sid": "session_01", "jti": "01J"} | TIMES
     out.append(issuer(
@@ -93,6 +104,11 @@ def main() -> None:
              accepted("user_01", org_id="org_01", org_role="admin", permissions=["posts:write"])),
             (workos, base | {"iss": "https://api.workos.com"}, {}, refused("unknown JWT issuer")),
         ]))
+    out.append(issuer(
+        "WorkOS AuthKit, iss without a path", "WorkOS AuthKit", "https://workos.com/docs/reference/authkit/session-tokens",
+        {"CLIENT_ID": "client_1"}, [workos],
+        [(workos, base | {"iss": "https://api.workos.com", "act": {"sub": "admin@example.com"}}, {}, accepted("user_01"))],
+        change="issuer = 'https://api.workos.com'"))
     auth0 = sig("RS256", "a0", x5t="abc", x5c=["MIIB"])
     base = {"iss": "https://acme.auth0.com/", "sub": "auth0|1", "aud": ["https://api.example.com", "https://acme.auth0.com/userinfo"], "azp": "c1"} | TIMES
     out.append(issuer(
@@ -103,11 +119,29 @@ def main() -> None:
              accepted("auth0|1", org_id="org_1", permissions=["openid", "read:a"])),
             (auth0, base | {"aud": "https://acme.auth0.com/userinfo"}, {}, refused("JWT audience is not accepted")),
         ]))
+    claim = "https://app.example.com/role"
+    out.append(issuer(
+        "Auth0, a role in a claim of one's own, permissions", "Auth0", "https://auth0.com/docs/secure/tokens/access-tokens/access-token-profiles",
+        {"TENANT": "acme", "API.EXAMPLE.COM": "api.example.com"}, [auth0],
+        [
+            (auth0, base | {claim: "authenticated", "scope": "openid", "permissions": ["read:a", "write:a"]}, {},
+             accepted("auth0|1", permissions=["read:a", "write:a"])),
+            (auth0, base | {claim: "postgres"}, {}, refused("JWT role is not accepted")),
+            (auth0, base, {}, refused("JWT role is not accepted")),
+        ], change=f"role_claim = '{{{claim}}}', default_role = NULL"))
     supabase = sig("ES256", "sb", key_ops=["verify"], ext=True)
+    legacy = Key("HS256", "hs")
     base = {"iss": "https://abc.supabase.co/auth/v1", "sub": UUID, "aud": "authenticated", "role": "authenticated", "aal": "aal1", "session_id": UUID, "is_anonymous": False, "app_metadata": {"provider": "email"}, "user_metadata": {}} | TIMES
     out.append(issuer(
         "Supabase", "Supabase", "https://supabase.com/docs/guides/auth/jwt-fields",
-        {"PROJECT": "abc"}, [supabase], [(supabase, base, {}, accepted(UUID, row={"uid": UUID}))]))
+        {"PROJECT": "abc"}, [supabase],
+        [
+            (supabase, base, {}, accepted(UUID, row={"uid": UUID})),
+            # The row with the shared secret, which tokens had no kid for.
+            (legacy, base, {"kid": None}, accepted(UUID, row={"uid": UUID})),
+            (Key("HS256", "hs"), base, {"kid": None}, refused("invalid JWT signature")),
+            (supabase, base | {"role": "service_role"}, {}, refused("JWT role is not accepted")),
+        ], secret=legacy.key))
     secret, public = Key("HS256", "hs", alg="HS256"), sig("ES256", "es", key_ops=["verify"])
     base = base | {"iss": "https://supabase.example.com/auth/v1"}
     anon = {"iss": "supabase", "role": "anon", "iat": IAT, "exp": EXP}
@@ -118,6 +152,8 @@ def main() -> None:
             (secret, base, {}, accepted(UUID, row={"uid": UUID})),
             (public, base, {}, accepted(UUID, row={"uid": UUID})),
             (secret, anon, {}, {"user_id": None, "role": "anon", "row": None}),
+            (secret, anon | {"role": "service_role"}, {}, refused("JWT role is not accepted")),
+            (public, anon, {}, refused("no key fits the JWT")),
         ]))
     neon = Key("EdDSA", UUID, alg="EdDSA")
     origin = "https://ep-calm-1.neonauth.eu-central-1.aws.neon.tech"
@@ -128,11 +164,15 @@ def main() -> None:
           accepted(UUID, row={"uid": UUID}))]))
     stack = Key("ES256", "st")
     iss = f"https://api.stack-auth.com/api/v1/projects/{UUID}"
+    user = {"iss": iss, "aud": UUID, "sub": UUID, "project_id": UUID, "branch_id": "main", "role": "authenticated", "selected_team_id": None} | TIMES
     out.append(issuer(
         "Stack Auth", "Stack Auth", "https://docs.stack-auth.com/docs/concepts/jwt",
         {"PROJECT_ID": UUID}, [stack],
-        [(stack, {"iss": iss, "aud": UUID, "sub": UUID, "project_id": UUID, "branch_id": "main", "role": "authenticated", "selected_team_id": None} | TIMES, {},
-          accepted(UUID, row={"uid": UUID}))]))
+        [
+            (stack, user, {}, accepted(UUID, row={"uid": UUID})),
+            (stack, user | {"iss": iss.replace("/projects/", "/projects-anonymous-users/"), "aud": f"{UUID}:anon", "is_anonymous": True}, {}, refused("unknown JWT issuer")),
+            (stack, user | {"aud": f"{UUID}:restricted"}, {}, refused("JWT audience is not accepted")),
+        ]))
     firebase = sig("RS256", "fb")
     out.append(issuer(
         "Firebase", "Firebase", "https://firebase.google.com/docs/auth/admin/verify-id-tokens",
@@ -152,6 +192,26 @@ def main() -> None:
             (cognito, access, {}, accepted(UUID, permissions=["openid"])),
             (cognito, access | {"client_id": "c2"}, {}, refused("JWT authorized party is not accepted")),
         ]))
+    names = {"REGION": "eu-west-1", "POOL_ID": "eu-west-1_1", "CLIENT_ID": "c1"}
+    identity = {"iss": iss, "sub": UUID, "aud": "c1", "token_use": "id", "cognito:username": "ada", "cognito:groups": ["staff"], "auth_time": IAT} | TIMES
+    source = "https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-id-token.html"
+    out.append(issuer(
+        "Cognito, ID tokens", "Cognito", source, names, [cognito],
+        [
+            (cognito, identity, {}, accepted(UUID)),
+            (cognito, identity | {"aud": "c2"}, {}, refused("JWT audience is not accepted")),
+            (cognito, access, {}, refused("JWT audience is not accepted")),
+        ], change="audience = '{c1}', authorized_parties = NULL"))
+    groups = lambda *names: access | {"cognito:groups": list(names)}
+    out.append(issuer(
+        "Cognito, groups as roles", "Cognito", source, names, [cognito],
+        [
+            (cognito, groups("staff", "authenticated"), {}, accepted(UUID)),
+            (cognito, groups("anon", "authenticated"), {}, accepted(UUID)),
+            (cognito, groups("anon"), {}, accepted(UUID, "anon")),
+            (cognito, groups("staff"), {}, refused("JWT role is not accepted")),
+            (cognito, groups(), {}, refused("JWT role is not accepted")),
+        ], change="role_claim = '{cognito:groups}', allowed_roles = '{authenticated,anon}', default_role = NULL"))
     tenant = "11111111-2222-3333-4444-555555555555"
     v2, other = f"https://login.microsoftonline.com/{tenant}/v2.0", "99999999-2222-3333-4444-555555555555"
     entra = Key("RS256", "en", use="sig", x5t="en", x5c=["MIIB"], issuer="https://login.microsoftonline.com/{tenantid}/v2.0")
@@ -166,6 +226,25 @@ def main() -> None:
             (foreign, base, {}, refused("no key fits the JWT")),
             (entra, base | {"iss": f"https://sts.windows.net/{tenant}/", "ver": "1.0"}, {}, refused("unknown JWT issuer")),
         ]))
+    v1 = Key("RS256", "en", use="sig", x5t="en", x5c=["MIIB"])
+    old = {"iss": f"https://sts.windows.net/{tenant}/", "ver": "1.0", "appid": "c1", "aud": "app1", "sub": "s1", "tid": tenant, "scp": "Files.Read", "roles": ["anon"]} | TIMES
+    names = {"TENANT_ID": tenant, "APPLICATION_ID": "app1"}
+    first = f"issuer = 'https://sts.windows.net/{tenant}/'"
+    source = "https://learn.microsoft.com/en-us/entra/identity-platform/access-token-claims-reference"
+    out.append(issuer(
+        "Entra, version 1", "Entra", source, names, [v1],
+        [
+            (v1, old, {"x5t": "en"}, accepted("s1", permissions=["Files.Read"])),
+            (v1, base, {}, refused("unknown JWT issuer")),
+        ], change=first))
+    # The keys of version 2 say that they are for version 2.
+    out.append(issuer("Entra, version 1 with the keys of version 2", "Entra", source, names, [entra], [(entra, old, {}, refused("no key fits the JWT"))], change=first))
+    out.append(issuer(
+        "Entra, application roles", "Entra", source, names, [entra],
+        [
+            (entra, base | {"roles": ["Task.Read", "anon"]}, {}, accepted("s1", "anon")),
+            (entra, base | {"roles": ["Task.Read"]}, {}, refused("JWT role is not accepted")),
+        ], change="role_claim = '{roles}', allowed_roles = '{anon}', default_role = NULL"))
     google = sig("RS256", "gg")
     out.append(issuer(
         "Google", "Google", "https://developers.google.com/identity/openid-connect/openid-connect",
@@ -179,6 +258,18 @@ def main() -> None:
         {"KEYCLOAK": "id.example.com", "REALM": "shop", "CLIENT": "web"}, [encryption, keycloak],
         [(keycloak, {"iss": "https://id.example.com/realms/shop", "aud": "account", "sub": UUID, "typ": "Bearer", "azp": "web", "acr": "1", "scope": "openid profile", "realm_access": {"roles": ["offline_access", "editor"]}} | TIMES, {},
           accepted(UUID, permissions=["openid", "profile"]))]))
+    access = {"iss": "https://id.example.com/realms/shop", "aud": "account", "sub": UUID, "typ": "Bearer", "azp": "web"} | TIMES
+    realm = lambda *names: access | {"realm_access": {"roles": list(names)}}
+    out.append(issuer(
+        "Keycloak, realm roles", "Keycloak", "https://www.keycloak.org/docs/latest/server_admin/",
+        {"KEYCLOAK": "id.example.com", "REALM": "shop", "CLIENT": "web"}, [encryption, keycloak],
+        [
+            (keycloak, realm("offline_access", "anon", "authenticated"), {}, accepted(UUID)),
+            (keycloak, realm("anon"), {}, accepted(UUID, "anon")),
+            (keycloak, realm("offline_access", "postgres"), {}, refused("JWT role is not accepted")),
+            (keycloak, access, {}, refused("JWT role is not accepted")),
+            (encryption, realm("authenticated"), {}, refused("no key fits the JWT")),
+        ], change="role_claim = '{realm_access,roles}', allowed_roles = '{authenticated,anon}', default_role = NULL"))
     okta = sig("RS256", "ok")
     out.append(issuer(
         "Okta", "Okta", "https://developer.okta.com/docs/api/openapi/okta-oauth/guides/overview/",

@@ -131,6 +131,10 @@ def rsa_keys(alg: str):
         prefix = {"256": "3031300d060960864801650304020105000420", "384": "3041300d060960864801650304020205000430", "512": "3051300d060960864801650304020305000440"}
         info = bytes.fromhex(prefix[alg[2:]]) + digest.finalize()
 
+        without_null = bytearray(info[:15] + info[17:])
+        without_null[1] -= 2
+        without_null[3] -= 2
+
         def raw(block: bytes) -> bytes:
             return pow(int.from_bytes(block, "big"), private.d, numbers.n).to_bytes(256, "big")
 
@@ -140,6 +144,7 @@ def rsa_keys(alg: str):
             ("block type 2", raw(b"\0\2" + b"\xff" * filler + b"\0" + info)),
             ("padding that is not all ones", raw(b"\0\1" + b"\xff" * (filler - 1) + b"\xfe\0" + info)),
             ("short padding and garbage behind", raw(b"\0\1" + b"\xff" * 8 + b"\0" + info + bytes(filler - 8))),
+            ("an algorithm without its NULL", raw(b"\0\1" + b"\xff" * (filler + 2) + b"\0" + without_null)),
             ("a digest without its algorithm", raw(b"\0\1" + b"\xff" * (filler + len(info) - len(info[19:])) + b"\0" + info[19:])),
         ]
     return alg, jwk, rows
