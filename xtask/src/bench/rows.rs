@@ -10,7 +10,7 @@ use harness::Session;
 /// Rows of the table that fast expressions are measured on.
 const MANY: u32 = 1_000_000;
 /// Rows of the one for expressions that read JSON anew for each row.
-const FEW: u32 = 50_000;
+const FEW: u32 = 5_000;
 /// Users of both tables.
 const OWNERS: u32 = 1000;
 /// The user whose rows are looked for.
