@@ -193,6 +193,12 @@ CREATE TABLE IF NOT EXISTS auth.providers (
 );
 SELECT pg_catalog.pg_extension_config_dump('auth.providers', '');
 
+-- Tokens are matched to rows by it. In byte order: no change of the operating system's collations can
+-- disturb it.
+CREATE INDEX IF NOT EXISTS providers_issuer
+    ON auth.providers (issuer COLLATE pg_catalog."C" pg_catalog.text_ops);
+COMMENT ON INDEX auth.providers_issuer IS 'Finds the providers of an issuer';
+
 COMMENT ON TABLE auth.providers IS
     'Issuers whose tokens this database trusts; while there is a row, enabled or not, nothing that a client brings is trusted';
 COMMENT ON TYPE auth.providers IS 'A row of auth.providers';

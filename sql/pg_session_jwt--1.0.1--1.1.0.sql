@@ -22,3 +22,20 @@ COMMENT ON COLUMN auth.providers.role_claim IS
     'Path of the claim that names the database role for auth.login(); an index selects from an array';
 COMMENT ON COLUMN auth.providers.allowed_roles IS
     'The roles that this claim may name; of an array, or of an object''s keys, the first of these that is in it counts';
+
+DO $issuers$
+DECLARE
+    provider text;
+BEGIN
+    -- An index holds none of 2,700 bytes, and says so in words of its own.
+    SELECT name INTO provider FROM auth.providers WHERE pg_catalog.octet_length(issuer) > 2048 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'the issuer of provider "%" is longer than 2048 bytes', provider
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                HINT = 'Delete the provider, then update the extension.';
+    END IF;
+END
+$issuers$;
+CREATE INDEX IF NOT EXISTS providers_issuer
+    ON auth.providers (issuer COLLATE pg_catalog."C" pg_catalog.text_ops);
+COMMENT ON INDEX auth.providers_issuer IS 'Finds the providers of an issuer';

@@ -8,7 +8,7 @@
 //! | `call` | the frame around each of them: arguments, errors, and the value kept at a call site |
 //! | `session` | which source to trust, the claims in force, the caches |
 //! | `guc` | the parameters and their hooks |
-//! | `providers` | a snapshot of `auth.providers`, and what makes it stale |
+//! | `providers` | the rows of `auth.providers` that a backend uses, and what makes them stale |
 //! | `datum` | values from and to Postgres |
 //! | `jsonb` | the claims as a jsonb, made on demand |
 //! | `table` | tables, read as catalogs are |

@@ -1,6 +1,6 @@
 //! Everything that can go wrong, as one value.
 
-use pg_session_jwt_jose::{KeySetError, ProviderError, Rejected};
+use pg_session_jwt_jose::{KeySetError, ProviderError, Rejected, Rejection};
 
 use super::report::Report;
 
@@ -52,6 +52,12 @@ pub(crate) enum SetBy {
     File,
     /// ALTER DATABASE or ALTER ROLE.
     Catalog,
+}
+
+impl From<Rejection> for Error {
+    fn from(reason: Rejection) -> Self {
+        Self::Rejected(reason.into())
+    }
 }
 
 impl From<Rejected> for Error {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::header::{Claimed, Header};
 use crate::jwk::{Jwk, Unusable, unusable};
 use crate::quoted::quoted;
+use crate::rejection::Misfit;
 use crate::signature::{self, FoundGood};
 
 /// RSA moduli in bits: shorter ones are breakable (RFC 7518 section 3.3), longer ones take long to
@@ -95,19 +96,34 @@ impl Key {
     /// decide its algorithms, never the token (RFC 8725 section 3.1); key ids must be equal if both
     /// sides have one; a key that names its issuer is for that issuer's tokens only.
     pub(crate) fn fits(&self, header: &Header, claimed: Claimed) -> bool {
-        let same_id = match (&self.id, &header.key_id) {
-            (Some(key), Some(token)) => key == token,
-            (None, _) | (_, None) => true,
-        };
         let same_issuer = self
             .issuer
             .as_ref()
             .is_none_or(|issuer| claimed.is_by(issuer));
-        same_id && same_issuer && self.algorithms.contains(&header.algorithm)
+        same_issuer && self.fits_any_issuers(header)
+    }
+
+    fn fits_any_issuers(&self, header: &Header) -> bool {
+        let same_id = match (&self.id, &header.key_id) {
+            (Some(key), Some(token)) => key == token,
+            (None, _) | (_, None) => true,
+        };
+        same_id && self.algorithms.contains(&header.algorithm)
+    }
+
+    /// For messages: what keeps it from fitting a token that it does not fit.
+    pub(crate) fn misfit(&self, header: &Header) -> Option<Misfit> {
+        if self.is_too_short_for(header.algorithm) {
+            Some(Misfit::ShortSecret)
+        } else if self.fits_any_issuers(header) {
+            Some(Misfit::OtherIssuer)
+        } else {
+            None
+        }
     }
 
     /// Whether it is a secret that is too short for this algorithm.
-    pub(crate) fn is_too_short_for(&self, algorithm: Algorithm) -> bool {
+    fn is_too_short_for(&self, algorithm: Algorithm) -> bool {
         let hmac = HMAC.iter().any(|(one, _)| *one == algorithm);
         hmac && self.is_secret() && self.declared.is_none() && !self.algorithms.contains(&algorithm)
     }

@@ -8,6 +8,7 @@ use crate::json;
 use crate::jwk::{Jwk, Unusable};
 use crate::key::Key;
 use crate::quoted::quoted;
+use crate::rejection::Misfit;
 
 /// The longest text of keys that is read, in bytes.
 pub const MAX_KEY_SET_BYTES: usize = 256 * 1024;
@@ -118,9 +119,9 @@ impl KeySet {
             .filter(move |key| key.fits(header, claimed))
     }
 
-    /// Whether it has a secret that is too short for this algorithm.
-    pub(crate) fn has_too_short_a_secret(&self, algorithm: Algorithm) -> bool {
-        self.keys.iter().any(|key| key.is_too_short_for(algorithm))
+    /// For messages: what keeps its keys from fitting a token that none of them fits.
+    pub(crate) fn misfit(&self, header: &Header) -> Option<Misfit> {
+        self.keys.iter().find_map(|key| key.misfit(header))
     }
 
     /// The algorithms that the keys of the set support.

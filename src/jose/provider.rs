@@ -13,7 +13,7 @@ use crate::header::{self, Claimed, Header};
 use crate::key::Key;
 use crate::key_set::{KeySet, KeySetError};
 use crate::quoted::quoted;
-use crate::rejection::{Near, Rejection};
+use crate::rejection::{Misfit, Near, Rejection};
 use crate::role::RoleRules;
 use crate::words;
 
@@ -176,6 +176,17 @@ impl Provider {
         Ok(provider)
     }
 
+    /// The `iss` of its tokens; `None`: they have none.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
+    /// Whether it is enabled, and for tokens with this `iss`.
+    pub(crate) fn is_for(&self, issuer: Option<&str>) -> bool {
+        self.enabled && self.issuer.as_deref() == issuer
+    }
+
     /// Whether it counts at all.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
@@ -228,10 +239,10 @@ impl Provider {
         keys.flat_map(move |keys| keys.fitting(header, claimed))
     }
 
-    /// Whether it has a secret that is too short for this algorithm.
-    pub(crate) fn has_too_short_a_secret(&self, algorithm: Algorithm) -> bool {
-        let mut sets = self.keys.iter();
-        sets.any(|keys| keys.has_too_short_a_secret(algorithm))
+    /// For messages: what keeps its keys from fitting a token that none of them fits.
+    pub(crate) fn misfit(&self, header: &Header) -> Option<Misfit> {
+        let keys = self.keys.iter().filter(|_| self.allows(header.algorithm));
+        keys.filter_map(|keys| keys.misfit(header)).next()
     }
 
     /// The keys of its set that cannot be used, for messages. `None` if all can.
@@ -271,50 +282,81 @@ impl Provider {
     }
 }
 
-/// The enabled providers with this issuer.
+/// All providers of an issuer, enabled or not.
+pub type Rows = Rc<[Rc<Provider>]>;
+
+/// Where providers are looked up: there may be a hundred thousand.
+pub trait Providers<E> {
+    /// Those with this issuer; `None`: those for tokens without `iss`.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn of_issuer(&self, issuer: Option<&str>) -> Result<Rows, E>;
+
+    /// The issuers of a few enabled ones, to compare an unknown issuer with.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn some_issuers(&self) -> Result<Vec<String>, E>;
+}
+
+/// The providers with this issuer, at least one of which is enabled.
 ///
 /// # Errors
 /// [`Rejection::UnknownIssuer`], with the provider that was probably meant.
-pub(crate) fn of_issuer<'a>(
-    providers: &'a [Provider],
+pub(crate) fn of_issuer<E: From<Rejection>>(
+    providers: &dyn Providers<E>,
     issuer: Option<&str>,
-) -> Result<Vec<&'a Provider>, Rejection> {
-    let same: Vec<_> = providers
-        .iter()
-        .filter(|provider| provider.issuer.as_deref() == issuer)
-        .collect();
-    let enabled: Vec<_> = same
-        .iter()
-        .copied()
-        .filter(|provider| provider.enabled)
-        .collect();
-    if !enabled.is_empty() {
-        return Ok(enabled);
+) -> Result<Rows, E> {
+    let rows = providers.of_issuer(issuer)?;
+    if rows.iter().any(|row| row.is_for(issuer)) {
+        return Ok(rows);
     }
-    let near = match (same.first(), issuer) {
+    let near = match (rows.first(), issuer) {
         (Some(disabled), _) => Some(Near::Disabled(disabled.name.clone())),
-        (None, Some(issuer)) => providers.iter().find_map(|provider| near(provider, issuer)),
+        (None, Some(issuer)) => near(providers, issuer)?,
         (None, None) => None,
     };
-    Err(Rejection::UnknownIssuer {
+    Err(E::from(Rejection::UnknownIssuer {
         issuer: issuer.map(str::to_owned),
         near,
-    })
+    }))
 }
 
-fn near(provider: &Provider, issuer: &str) -> Option<Near> {
-    let trusted = provider.issuer.as_deref().filter(|_| provider.enabled)?;
-    let name = || provider.name.clone();
-    if bare(trusted) == bare(issuer) {
-        return Some(Near::Slash(name()));
+/// An enabled provider with a similar issuer: its other spellings are looked up, and a few issuers
+/// compared.
+fn near<E>(providers: &dyn Providers<E>, issuer: &str) -> Result<Option<Near>, E> {
+    let named = |spelling: &str| -> Result<Option<String>, E> {
+        let rows = providers.of_issuer(Some(spelling))?;
+        let enabled = rows.iter().find(|row| row.enabled);
+        Ok(enabled.map(|row| row.name.clone()))
+    };
+    let (scheme, rest) = issuer.split_once("://").unwrap_or(("", issuer));
+    let other_end = match issuer.strip_suffix('/') {
+        Some(bare) => bare.to_owned(),
+        None => format!("{issuer}/"),
+    };
+    if let Some(name) = named(&other_end)? {
+        return Ok(Some(Near::Slash(name)));
     }
-    let [(scheme, rest), (other_scheme, other_rest)] =
-        [trusted, issuer].map(|issuer| issuer.split_once("://").unwrap_or(("", issuer)));
-    if scheme != other_scheme && rest == other_rest {
-        return Some(Near::Scheme(name()));
+    for other in ["https", "http", ""]
+        .into_iter()
+        .filter(|other| *other != scheme)
+    {
+        let colon = if other.is_empty() { "" } else { "://" };
+        if let Some(name) = named(&format!("{other}{colon}{rest}"))? {
+            return Ok(Some(Near::Scheme(name)));
+        }
     }
-    let [(host, path), (other_host, other_path)] =
-        [rest, other_rest].map(|rest| rest.split_once('/').unwrap_or((rest, "")));
+    let some = providers.some_issuers()?;
+    Ok(some.iter().find_map(|trusted| resembles(trusted, issuer)))
+}
+
+fn resembles(trusted: &str, issuer: &str) -> Option<Near> {
+    let [(host, path), (other_host, other_path)] = [trusted, issuer].map(|issuer| {
+        let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
+        rest.split_once('/').unwrap_or((rest, ""))
+    });
     // Entra's tenants are GUIDs.
     let tenant = |path: &'_ str| path.get(..36).map(str::to_owned);
     if !host.is_empty() && host == other_host {
@@ -350,6 +392,19 @@ fn is_https_or_loopback(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One provider alone.
+    impl<E> Providers<E> for Rc<Provider> {
+        fn of_issuer(&self, issuer: Option<&str>) -> Result<Rows, E> {
+            let one = std::iter::once(self);
+            Ok(one.filter(|row| row.issuer() == issuer).cloned().collect())
+        }
+
+        fn some_issuers(&self) -> Result<Vec<String>, E> {
+            let one = std::iter::once(self).filter(|row| row.enabled);
+            Ok(one.filter_map(|row| row.issuer.clone()).collect())
+        }
+    }
     use serde_json::json;
 
     const KEY: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
@@ -473,8 +528,8 @@ mod tests {
     #[test]
     fn an_issuer_that_only_looks_like_one_is_told_so() {
         let of = |issuer: Option<&str>, changes: Value| {
-            let providers = [provider(changes).expect("sound")];
-            of_issuer(&providers, issuer).map(|found| found.len())
+            let one = Rc::new(provider(changes).expect("sound"));
+            of_issuer::<Rejection>(&one, issuer).map(|found| found.len())
         };
         let near = |result| match result {
             Err(Rejection::UnknownIssuer { near, .. }) => near,

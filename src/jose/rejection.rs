@@ -88,8 +88,8 @@ pub enum Rejection {
         key_id: Option<String>,
         /// The session's keys; a provider's are not shown.
         trusted: Option<String>,
-        /// Whether a trusted secret is too short for the algorithm.
-        short_secret: bool,
+        /// What keeps a trusted key from fitting, if it is worth telling.
+        misfit: Option<Misfit>,
     },
     /// More than one provider has a matching key.
     SeveralProviders,
@@ -161,6 +161,15 @@ pub enum Near {
     Path,
     /// Its issuer is for the same tenant of Entra, whose versions 1 and 2 differ.
     Tenant,
+}
+
+/// What keeps a key from fitting a token that it looks made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misfit {
+    /// It is a secret that is too short for the algorithm.
+    ShortSecret,
+    /// It has a member `issuer`, which is not the token's.
+    OtherIssuer,
 }
 
 /// Why a token may not assume the database role that it names.

@@ -1,5 +1,7 @@
 //! The rule that accepts a token.
 
+use std::rc::Rc;
+
 use serde_json::{Map, Value};
 
 use crate::claims::{self, Claims, Clock};
@@ -8,21 +10,45 @@ use crate::header::{Claimed, Header};
 use crate::json::{self, Fault};
 use crate::key::Key;
 use crate::key_set::KeySet;
-use crate::provider::{self, Provider};
+use crate::provider::{self, Provider, Providers, Rows};
 use crate::rejection::{Rejected, Rejection};
 
 /// At most this many keys are tried: each costs a signature verification.
 pub const MAX_KEYS_TRIED: usize = 8;
 
-/// The keys that count.
-#[derive(Debug, Clone, Copy)]
-pub enum TrustedKeys<'a> {
+/// The keys that count. `E` is what a look-up of providers fails with.
+pub enum TrustedKeys<'a, E = Rejected> {
     /// None: every token is rejected.
     None,
     /// Those of one set, for any issuer.
     Set(&'a KeySet),
     /// Those of providers, each for its own issuer.
-    Providers(&'a [Provider]),
+    Providers(&'a dyn Providers<E>),
+}
+
+// Not derived: what a look-up fails with need not be copied.
+impl<E> Copy for TrustedKeys<'_, E> {}
+impl<E> Clone for TrustedKeys<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+/// The provider whose key signed a token.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    /// The provider.
+    pub provider: Rc<Provider>,
+    /// All of its issuer, as they were then: a change of any may concern the token.
+    rows: Rows,
+}
+
+impl Signer {
+    /// Whether these are the very rows that the token was verified with.
+    #[must_use]
+    pub fn is_among(&self, rows: &Rows) -> bool {
+        Rc::ptr_eq(&self.rows, rows)
+    }
 }
 
 /// What later rules need to know about an accepted token.
@@ -37,7 +63,7 @@ pub struct Token {
 }
 
 /// The result of [`verify`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Accepted {
     /// Who signed what, how, and for how long.
     pub token: Token,
@@ -45,19 +71,26 @@ pub struct Accepted {
     pub members: Map<String, Value>,
     /// The same, as the issuer wrote it: a JSON object with unique names and without U+0000.
     pub json: String,
+    /// The provider whose key signed it, if there are providers.
+    pub signer: Option<Signer>,
 }
 
 /// **The rule that accepts a token**: structure, header, key, signature, payload, time, policy, in
 /// this order. (RFC 7515 section 5.2, RFC 7519 section 7.2, RFC 8725 section 3.)
 ///
 /// # Errors
-/// The [`Rejection`] of the first stage that fails.
-pub fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Accepted, Rejected> {
+/// The [`Rejection`] of the first stage that fails, or what the look-up of providers fails with.
+pub fn verify<E: From<Rejection> + From<Rejected>>(
+    token: &[u8],
+    trusted: TrustedKeys<E>,
+    clock: Clock,
+) -> Result<Accepted, E> {
     let compact = Compact::parse(token)?;
     let members = Header::members(&compact.header)?;
     let payload = read_payload(&compact.payload)?;
     let header = Header::from_members(&members)?;
-    let provider = check_signature(&compact, &header, &payload, trusted)?;
+    let signer = check_signature(&compact, &header, &payload, trusted)?;
+    let provider = signer.as_ref().map(|signer| &signer.provider);
     let name = provider.map(|provider| provider.name.clone());
     let of_provider = |reason| Rejected {
         reason,
@@ -77,6 +110,7 @@ pub fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Accept
         },
         members,
         json,
+        signer,
     })
 }
 
@@ -91,18 +125,18 @@ fn read_payload(payload: &[u8]) -> Result<Result<Value, Fault>, Rejection> {
 
 /// Stages key and signature: tries in turn the keys that are trusted for the token's issuer and fit its
 /// header. Returns the provider that the key belongs to.
-fn check_signature<'a>(
+fn check_signature<E: From<Rejection> + From<Rejected>>(
     compact: &Compact,
     header: &Header,
     payload: &Result<Value, Fault>,
-    trusted: TrustedKeys<'a>,
-) -> Result<Option<&'a Provider>, Rejected> {
+    trusted: TrustedKeys<E>,
+) -> Result<Option<Signer>, E> {
     let algorithm = header.algorithm;
-    let no_key_fits = |trusted, short_secret| Rejection::NoKeyFits {
+    let no_key_fits = |trusted, misfit| Rejection::NoKeyFits {
         algorithm,
         key_id: header.key_id.clone(),
         trusted,
-        short_secret,
+        misfit,
     };
     // Not verified yet, which is harmless: a token that names another issuer is tried with that issuer's
     // keys.
@@ -111,14 +145,15 @@ fn check_signature<'a>(
         issuer: text("iss"),
         tenant: text("tid"),
     };
-    let fitting: Vec<(&Key, Option<&Provider>)> = match trusted {
+    let mut rows = Rows::default();
+    let fitting: Vec<(&Key, Option<&Rc<Provider>>)> = match trusted {
         TrustedKeys::None => return Err(Rejection::NoTrustedKeys.into()),
         TrustedKeys::Set(keys) => {
             let fitting = keys.fitting(header, claimed).map(|key| (key, None));
             let fitting: Vec<_> = fitting.collect();
             if fitting.is_empty() {
-                let short = keys.has_too_short_a_secret(algorithm);
-                return Err(no_key_fits(Some(keys.summary()), short).into());
+                let misfit = keys.misfit(header);
+                return Err(no_key_fits(Some(keys.summary()), misfit).into());
             }
             fitting
         }
@@ -129,29 +164,28 @@ fn check_signature<'a>(
                 Ok(_) => return Err(Rejection::PayloadNotObject(None).into()),
                 Err(fault) => return Err(Rejection::PayloadNotObject(Some(fault.clone())).into()),
             };
-            let rows = provider::of_issuer(providers, issuer)?;
+            rows = provider::of_issuer(providers, issuer)?;
+            let enabled: Vec<_> = rows.iter().filter(|row| row.is_for(issuer)).collect();
             let mut fitting = Vec::new();
-            for row in &rows {
+            for row in &enabled {
                 fitting.extend(row.fitting(header, claimed).map(|key| (key, Some(*row))));
             }
             if fitting.is_empty() {
-                return Err(Rejected {
-                    reason: no_key_fits(
-                        None,
-                        rows.iter().any(|row| row.has_too_short_a_secret(algorithm)),
-                    ),
-                    providers: rows.iter().map(|row| row.name.clone()).collect(),
-                });
+                let misfit = enabled.iter().find_map(|row| row.misfit(header));
+                return Err(E::from(Rejected {
+                    reason: no_key_fits(None, misfit),
+                    providers: enabled.iter().map(|row| row.name.clone()).collect(),
+                }));
             }
             // Such rows are refused when they are written, but not when they arrive by logical
             // replication, which fires no statement-level triggers.
             let mut claimants: Vec<_> = fitting.iter().filter_map(|(_, row)| *row).collect();
-            claimants.dedup_by_key(|row| std::ptr::from_ref(*row));
+            claimants.dedup_by_key(|row| Rc::as_ptr(row));
             if claimants.len() > 1 {
-                return Err(Rejected {
+                return Err(E::from(Rejected {
                     reason: Rejection::SeveralProviders,
                     providers: claimants.iter().map(|row| row.name.clone()).collect(),
-                });
+                }));
             }
             fitting
         }
@@ -159,8 +193,11 @@ fn check_signature<'a>(
     let verifies =
         |(key, _): &&(&Key, _)| key.verifies(compact.signed, &compact.signature, algorithm);
     match fitting.iter().take(MAX_KEYS_TRIED).find(verifies) {
-        Some((_, provider)) => Ok(*provider),
-        None => Err(Rejected {
+        Some((_, provider)) => Ok(provider.map(|provider| Signer {
+            provider: Rc::clone(provider),
+            rows: Rc::clone(&rows),
+        })),
+        None => Err(E::from(Rejected {
             reason: Rejection::BadSignature {
                 algorithm,
                 tried: fitting.len().min(MAX_KEYS_TRIED),
@@ -173,7 +210,7 @@ fn check_signature<'a>(
                 .take(1)
                 .flat_map(|(_, row)| row.map(|row| row.name.clone()))
                 .collect(),
-        }),
+        })),
     }
 }
 
@@ -431,7 +468,91 @@ mod tests {
         assert!(stage(r#"{"alg":"HS256"}"#, "{}", true, set).is_ok());
     }
 
-    /// A token of these claims, HS256 with [`secret`].
+    /// Signatures that are one change away from a good one: `tests/vectors/negatives.json`.
+    #[derive(Deserialize)]
+    struct Negatives {
+        alg: String,
+        jwk: Value,
+        message: String,
+        signatures: Vec<Candidate>,
+    }
+
+    #[derive(Deserialize)]
+    struct Candidate {
+        how: String,
+        signature: String,
+    }
+
+    #[test]
+    fn a_signature_that_was_changed_in_any_way_is_bad() {
+        let families: Vec<Negatives> =
+            serde_json::from_str(include_str!("../../tests/vectors/negatives.json"))
+                .expect("valid vectors");
+        assert_eq!(families.len(), 12);
+        for family in families {
+            let keys = key_set(&family.jwk);
+            for Candidate { how, signature } in family.signatures {
+                let token = format!("{}.{signature}", family.message);
+                let outcome = verify(token.as_bytes(), TrustedKeys::Set(&keys), at(IN_2030));
+                // ECDSA's other `s` is a signature of the same key for the same text (SEC 1 section
+                // 4.1.4): no one gains a token that was not signed, and nothing here counts signatures.
+                let is_good = how.starts_with("good") || how.starts_with("malleable");
+                match outcome {
+                    Ok(_) => assert!(is_good, "{}: {how}", family.alg),
+                    Err(reason) => {
+                        assert!(!is_good, "{}: {how}: {reason:?}", family.alg);
+                        assert_eq!(reason.stage(), Stage::Signature, "{}: {how}", family.alg);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sets of keys and tokens for them: `tests/vectors/key_sets.json`.
+    #[derive(Deserialize)]
+    struct Keys {
+        what: String,
+        keys: Value,
+        ignored: Option<String>,
+        good: Vec<Good>,
+        bad: Vec<Bad>,
+    }
+
+    #[derive(Deserialize)]
+    struct Good {
+        token: String,
+        sub: Option<String>,
+    }
+
+    #[derive(Deserialize)]
+    struct Bad {
+        token: String,
+        stage: String,
+        how: String,
+    }
+
+    /// Among the bad ones: each encoding of each public key as an HMAC's secret, in mixed sets too.
+    #[test]
+    fn keys_are_read_in_every_spelling_and_none_verifies_what_it_may_not() {
+        let sets: Vec<Keys> =
+            serde_json::from_str(include_str!("../../tests/vectors/key_sets.json")).expect("valid");
+        for set in sets {
+            let keys = key_set(&serde_json::json!({ "keys": set.keys }));
+            assert_eq!(keys.ignored(), set.ignored, "{}", set.what);
+            let verify =
+                |token: &str| verify(token.as_bytes(), TrustedKeys::Set(&keys), at(IN_2030));
+            for Good { token, sub } in set.good {
+                let accepted = verify(&token).unwrap_or_else(|why| panic!("{}: {why:?}", set.what));
+                assert_eq!(accepted.token.claims.subject, sub, "{}", set.what);
+            }
+            for Bad { token, stage, how } in set.bad {
+                let why = verify(&token).expect_err(&how);
+                assert_eq!(why.stage().to_string(), stage, "{}: {how}", set.what);
+            }
+        }
+    }
+
+    /// A token of these claims, HS256 with a secret of sevens.
     fn signed(claims: &str) -> String {
         let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
         let message = format!("{}.{}", part(r#"{"alg":"HS256"}"#), part(claims));
@@ -456,7 +577,7 @@ mod tests {
     fn a_fault_in_the_payload_is_no_unknown_issuer() {
         let key = r#"{"kty":"oct","k":"K"}"#;
         for issuer in [Some("https://i"), None] {
-            let providers = [provider(issuer, key)];
+            let providers = Rc::new(provider(issuer, key));
             let stage = |claims: &str| {
                 let token = signed(claims);
                 let trusted = TrustedKeys::Providers(&providers);
@@ -490,7 +611,7 @@ mod tests {
         let iss = entra.replace("{tenantid}", "t");
         let set = key.replace('K', &URL_SAFE_NO_PAD.encode([7; 32]));
         let set = KeySet::parse(set.as_bytes()).expect("a key");
-        let providers = [provider(Some(&iss), &key)];
+        let providers = Rc::new(provider(Some(&iss), &key));
         for trusted in [TrustedKeys::Set(&set), TrustedKeys::Providers(&providers)] {
             let accepts =
                 |claims: String| verify(signed(&claims).as_bytes(), trusted, at(IN_2030)).is_ok();

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::json::Fault;
 use crate::key::{HMAC, SECRET_AS_TYPED};
 use crate::quoted::quoted;
-use crate::rejection::{Looks, Near, Part, Rejected, Rejection, RoleFault, Stage};
+use crate::rejection::{Looks, Misfit, Near, Part, Rejected, Rejection, RoleFault, Stage};
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -223,7 +223,7 @@ impl Rejection {
             }
             Self::NoKeyFits {
                 algorithm,
-                short_secret: true,
+                misfit: Some(Misfit::ShortSecret),
                 ..
             } => {
                 let least = HMAC.iter().find(|(one, _)| one == algorithm);
@@ -270,6 +270,12 @@ impl Rejection {
                 "Register a provider in auth.providers, or give the connection its keys in pg_session_jwt.jwk."
             }
             Self::UnknownIssuer { .. } => "Register a provider for it in auth.providers.",
+            Self::NoKeyFits {
+                misfit: Some(Misfit::OtherIssuer),
+                ..
+            } => {
+                "A key that would fit is for another issuer, as its member \"issuer\" says: register the keys of the token's own. Entra's for tokens of version 1 are at https://login.microsoftonline.com/<tenant>/discovery/keys."
+            }
             Self::NoKeyFits { .. } => {
                 "If the issuer has rotated its keys, add the new ones from its JWK Set."
             }

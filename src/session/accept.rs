@@ -60,7 +60,7 @@ pub(crate) fn judge(token: &[u8]) -> Result<bool, Error> {
         Ok(None) | Err(_) => return Ok(false),
     };
     memory::room_to_read(token.len().min(MAX_TOKEN_BYTES))?;
-    let accepted = verify(token, TrustedKeys::Set(&keys), clock::now());
+    let accepted = verify::<Rejected>(token, TrustedKeys::Set(&keys), clock::now());
     Ok(accepted.is_ok_and(|accepted| {
         let id = accepted.token.claims.integer_id;
         id.is_none_or(|jti| count(jti).is_ok())
@@ -71,8 +71,8 @@ pub(crate) fn judge(token: &[u8]) -> Result<bool, Error> {
 struct Kept {
     /// Oldest first.
     tokens: Vec<(Box<[u8]>, Rc<Identity>)>,
-    /// The [`guc::jwk_epoch`] and the [`providers::epoch`] that they belong to.
-    epochs: (u64, u64),
+    /// The [`guc::jwk_epoch`] that they belong to.
+    epoch: u64,
 }
 
 /// A pooled connection serves a few users in turn; each cached token costs up to 50 kB.
@@ -81,7 +81,7 @@ const TOKENS_KEPT: usize = 8;
 thread_local! {
     // Never dropped: at process exit Postgres's memory is not ours to free.
     static KEPT: ManuallyDrop<RefCell<Kept>> = const {
-        ManuallyDrop::new(RefCell::new(Kept { tokens: Vec::new(), epochs: (0, 0) }))
+        ManuallyDrop::new(RefCell::new(Kept { tokens: Vec::new(), epoch: 0 }))
     };
 }
 
@@ -89,23 +89,13 @@ thread_local! {
 /// them in force.
 fn verified(token: &[u8], keys: &Keys) -> Result<Rc<Identity>, Error> {
     let now = clock::now();
-    let known = KEPT.with(|kept| {
-        let mut kept = kept.borrow_mut();
-        let epochs = (guc::jwk_epoch(), providers::epoch());
-        if kept.epochs != epochs {
-            kept.tokens.clear();
-            kept.epochs = epochs;
-        }
-        let known = kept.tokens.iter().find(|(text, _)| **text == *token);
-        known.map(|(_, identity)| Rc::clone(identity))
-    });
-    if let Some(identity) = known {
+    if let Some(identity) = kept(token, keys)? {
         identity.check_time(now)?;
         return Ok(identity);
     }
     let of_session;
     let trusted = match keys {
-        Keys::Providers(providers) => TrustedKeys::Providers(providers),
+        Keys::Providers => TrustedKeys::Providers(&providers::Registered),
         Keys::Session => {
             of_session = session_keys()?;
             of_session
@@ -115,16 +105,39 @@ fn verified(token: &[u8], keys: &Keys) -> Result<Rc<Identity>, Error> {
         Keys::None => TrustedKeys::None,
     };
     memory::room_to_read(token.len().min(MAX_TOKEN_BYTES))?;
-    let accepted = verify(token, trusted, now)?;
-    let identity = Rc::new(Identity::from_token(accepted, keys)?);
+    let accepted = verify::<Error>(token, trusted, now)?;
+    let identity = Rc::new(Identity::from_token(accepted, keys.source())?);
     KEPT.with(|kept| {
         let tokens = &mut kept.borrow_mut().tokens;
+        // It may have been signed by a key that has changed since.
+        tokens.retain(|(text, _)| **text != *token);
         if tokens.len() == TOKENS_KEPT {
             tokens.remove(0);
         }
         tokens.push((token.into(), Rc::clone(&identity)));
     });
     Ok(identity)
+}
+
+/// The identity of a token that was verified before, with the keys that are trusted now.
+fn kept(token: &[u8], keys: &Keys) -> Result<Option<Rc<Identity>>, Error> {
+    let identity = KEPT.with(|kept| {
+        let mut kept = kept.borrow_mut();
+        if kept.epoch != guc::jwk_epoch() {
+            kept.tokens.clear();
+            kept.epoch = guc::jwk_epoch();
+        }
+        let known = kept.tokens.iter().find(|(text, _)| **text == *token);
+        known.map(|(_, identity)| Rc::clone(identity))
+    });
+    let Some(identity) = identity.filter(|identity| identity.source == keys.source()) else {
+        return Ok(None);
+    };
+    let is_current = match &identity.signer {
+        Some(signer) => signer.is_among(&providers::of_issuer(signer.provider.issuer())?),
+        None => true,
+    };
+    Ok(is_current.then_some(identity))
 }
 
 /// Verifies a token and puts it in force, for the session or (`is_local`) the transaction.
@@ -140,7 +153,7 @@ pub(crate) fn present(token: Option<&[u8]>, is_local: bool) -> Result<(), Error>
 /// Verifies a token that is about to be put in force.
 pub(super) fn examine(token: Option<&[u8]>) -> Result<(Presentation, Rc<Identity>), Error> {
     enter()?;
-    let missing = || Error::from(Rejected::from(Rejection::Missing));
+    let missing = || Error::from(Rejection::Missing);
     audited(token.ok_or_else(missing).and_then(|token| {
         let mut presented = Presentation {
             // One byte over the limit is enough for it to be refused as too long.

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use pg_session_jwt_jose::{
-    self as jose, Accepted, Clock, Provider, Rejected, Rejection, RoleRules, Token, json,
+    self as jose, Accepted, Clock, Rejected, Rejection, RoleRules, Signer, Token, json,
 };
 use pgrx::pg_sys::Datum;
 use serde_json::{Map, Value};
 
-use super::trust::{Keys, Source};
+use super::trust::Source;
 use crate::datum;
 use crate::error::Error;
 use crate::jsonb::LazyJsonb;
@@ -24,6 +24,8 @@ pub(crate) struct Identity {
     pub members: Map<String, Value>,
     /// The token behind the claims, if the source has tokens.
     pub token: Option<Token>,
+    /// The provider whose key signed it, if the source is the providers.
+    pub(super) signer: Option<Signer>,
     /// How the token names a database role.
     pub roles: Rc<RoleRules>,
     /// Why the source's value is not valid claims.
@@ -37,6 +39,7 @@ impl Identity {
             source,
             members: Map::new(),
             token: None,
+            signer: None,
             roles: Rc::default(),
             fault: None,
             jsonb: None,
@@ -51,28 +54,28 @@ impl Identity {
         }
     }
 
-    /// From a token that one of these keys signed.
-    pub(super) fn from_token(accepted: Accepted, keys: &Keys) -> Result<Self, Rejected> {
+    /// From a token that a key of this source signed.
+    pub(super) fn from_token(accepted: Accepted, source: Source) -> Result<Self, Rejected> {
         let Accepted {
             token,
             members,
             json,
+            signer,
         } = accepted;
         let jsonb = LazyJsonb::new(json, &members).map_err(|why| Rejected {
             reason: Rejection::NotRepresentable(why),
             providers: token.provider.iter().cloned().collect(),
         })?;
-        let is_its = |provider: &&Provider| Some(&provider.name) == token.provider.as_ref();
-        let provider = match keys {
-            Keys::Providers(all) => all.iter().find(is_its),
-            Keys::Session | Keys::None => None,
-        };
+        let roles = signer
+            .as_ref()
+            .map(|signer| Rc::clone(&signer.provider.roles));
         Ok(Self {
             members,
-            roles: provider.map_or_else(Rc::default, |provider| Rc::clone(&provider.roles)),
+            roles: roles.unwrap_or_default(),
             token: Some(token),
+            signer,
             jsonb: Some(jsonb),
-            ..Self::nobody(keys.source())
+            ..Self::nobody(source)
         })
     }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
-use pg_session_jwt_jose::{KeySet, MAX_KEY_SET_BYTES, Provider};
+use pg_session_jwt_jose::{KeySet, MAX_KEY_SET_BYTES};
 
 use crate::datum;
 use crate::error::{self, Error};
@@ -95,7 +95,7 @@ impl Trust {
 /// The keys that tokens are verified with.
 pub(super) enum Keys {
     /// The keys of the providers registered in this database, each for its own issuer.
-    Providers(Rc<[Provider]>),
+    Providers,
     /// The keys that the connection started with, or that auth.init(jwks) pinned.
     Session,
     /// No keys.
@@ -106,17 +106,20 @@ impl Keys {
     /// **The rule that says which keys count**: the database's, while it has a provider, enabled or not;
     /// otherwise the connection's.
     pub fn trusted() -> Result<Self, Error> {
-        Ok(match providers::registered()? {
-            Some(providers) => Self::Providers(providers),
-            None if guc::has_jwk() => Self::Session,
-            None if guc::jwk_is_in_file() => return Err(Error::LaterKeys),
-            None => Self::None,
-        })
+        if providers::registered() {
+            Ok(Self::Providers)
+        } else if guc::has_jwk() {
+            Ok(Self::Session)
+        } else if guc::jwk_is_in_file() {
+            Err(Error::LaterKeys)
+        } else {
+            Ok(Self::None)
+        }
     }
 
     pub fn source(&self) -> Source {
         match self {
-            Self::Providers(_) => Source::Providers,
+            Self::Providers => Source::Providers,
             Self::Session => Source::SessionKeys,
             Self::None => Source::None,
         }
@@ -124,7 +127,7 @@ impl Keys {
 
     /// Whether the connection has keys of its own that are ignored.
     pub fn ignores_session_keys(&self) -> bool {
-        matches!(self, Self::Providers(_)) && guc::has_jwk()
+        matches!(self, Self::Providers) && guc::has_jwk()
     }
 }
 
@@ -166,8 +169,8 @@ pub(super) fn session_keys() -> Result<Option<Rc<KeySet>>, Error> {
 pub(crate) fn check_keys() -> Result<(), Error> {
     enter()?;
     match Keys::trusted()? {
-        keys @ Keys::Providers(_) if keys.ignores_session_keys() => Err(Error::ProvidersRule),
-        Keys::Providers(_) => Ok(()),
+        keys @ Keys::Providers if keys.ignores_session_keys() => Err(Error::ProvidersRule),
+        Keys::Providers => Ok(()),
         Keys::Session => {
             let keys = session_keys()?;
             let ignored = keys.and_then(|keys| keys.ignored());
@@ -192,7 +195,7 @@ pub(crate) fn check_keys() -> Result<(), Error> {
 /// [`Error::ProvidersRule`] if the database trusts only its providers.
 pub(crate) fn pin_keys(jwks: &[u8]) -> Result<(), Error> {
     enter()?;
-    if let Keys::Providers(_) = Keys::trusted()? {
+    if let Keys::Providers = Keys::trusted()? {
         return Err(Error::ProvidersRule);
     }
     memory::room_to_read(jwks.len().min(MAX_KEY_SET_BYTES))?;

@@ -7,6 +7,7 @@
 
 mod policies;
 mod process;
+mod providers;
 mod rows;
 mod table;
 mod timed;
@@ -47,6 +48,8 @@ enum Part {
     Rows,
     /// What a token costs
     Tokens,
+    /// However many providers
+    Providers,
     /// Accessors in policies, with and without an index
     Policies,
     /// pgbench
@@ -223,6 +226,10 @@ impl<'a> Bench<'a> {
         if wants(Part::Tokens) {
             say("Per token (half a minute)");
             *report += &self.tokens()?;
+        }
+        if wants(Part::Providers) {
+            say("However many providers (2 minutes)");
+            *report += &self.providers()?;
         }
         if wants(Part::Policies) {
             say("Through policies (a minute)");

@@ -34,7 +34,7 @@ pub mod first_line {
     pub const REPLAY: &str = "Token ID must be strictly monotonically increasing.";
 }
 
-/// An ERROR from the server.
+/// An ERROR from the server; or a notice or a warning, see [`Session::said`](crate::Session::said).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
     /// SQLSTATE
@@ -54,6 +54,11 @@ impl Refusal {
         let Some(db) = error.as_db_error() else {
             panic!("the server did not answer with an ERROR: {error:?}");
         };
+        Self::from_db(db)
+    }
+
+    /// The same of a notice or a warning.
+    pub(crate) fn from_db(db: &postgres::error::DbError) -> Self {
         Self {
             sqlstate: db.code().code().to_owned(),
             message: db.message().to_owned(),

@@ -38,7 +38,7 @@ pub fn backend_memory_kib(pid: &str) -> i64 {
 pub struct Session {
     /// The driver's client, for the extended protocol.
     pub client: Client,
-    notices: Arc<Mutex<Vec<String>>>,
+    notices: Arc<Mutex<Vec<(String, Refusal)>>>,
 }
 
 impl Session {
@@ -47,8 +47,8 @@ impl Session {
         let heard = Arc::clone(&notices);
         let mut config = config.clone();
         config.notice_callback(move |notice| {
-            let line = format!("{}: {}", notice.severity(), notice.message());
-            heard.lock().unwrap().push(line);
+            let said = (notice.severity().to_owned(), Refusal::from_db(&notice));
+            heard.lock().unwrap().push(said);
         });
         let client = config
             .connect(NoTls)
@@ -169,7 +169,15 @@ impl Session {
 
     /// The notices and warnings that have come since the last call: `WARNING: …`.
     pub fn notices(&mut self) -> Vec<String> {
-        std::mem::take(&mut *self.notices.lock().unwrap())
+        let said = std::mem::take(&mut *self.notices.lock().unwrap());
+        let line = |(severity, said): (String, Refusal)| format!("{severity}: {}", said.message);
+        said.into_iter().map(line).collect()
+    }
+
+    /// The same with all that was said.
+    pub fn said(&mut self) -> Vec<Refusal> {
+        let said = std::mem::take(&mut *self.notices.lock().unwrap());
+        said.into_iter().map(|(_, said)| said).collect()
     }
 }
 

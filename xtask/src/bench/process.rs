@@ -83,6 +83,6 @@ impl Bench<'_> {
 
 /// Memory that the backend shares with no other process, in KiB.
 #[allow(clippy::cast_precision_loss)]
-fn private_memory(backend: &mut Session) -> f64 {
+pub fn private_memory(backend: &mut Session) -> f64 {
     backend_memory_kib(&backend.pid()) as f64
 }

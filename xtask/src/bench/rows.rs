@@ -159,7 +159,7 @@ impl Bench<'_> {
     /// The table "per row".
     pub fn rows(&self) -> Result<String> {
         let mut columns = Vec::new();
-        for (length, bytes) in [("300 bytes", 300), ("1 KiB", 1024), ("8 KiB", 8192)] {
+        for (length, bytes) in [("300 bytes", 300), ("1 KiB", 1024), ("64 KiB", 65_536)] {
             note(format!("tokens of {length}"));
             columns.push(self.column(length, bytes)?);
         }
