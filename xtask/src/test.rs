@@ -184,9 +184,11 @@ impl Run<'_> {
     fn unit(&self) -> Result<String> {
         say("Unit tests of the pure code (1 minute the first time)");
         let test = self.machine.cargo();
-        test.args(["test", "-p", "pg_session_jwt_jose", "-p", "xtask"])
+        let packages = ["pg_session_jwt_jose", "pg_session_jwt_fetch", "xtask"];
+        test.arg("test")
+            .args(packages.iter().flat_map(|package| ["-p", package]))
             .run()?;
-        Ok("jose, xtask".into())
+        Ok("jose, fetch, xtask".into())
     }
 
     fn version(&self, postgres: &Postgres) -> Result<String> {

@@ -305,6 +305,14 @@ impl Cluster {
         Ok(())
     }
 
+    /// Stops it as `pg_ctl stop -m fast` does, and starts it again.
+    pub fn restart(&self) {
+        let mut pg_ctl = self.kept.programs.command("pg_ctl");
+        pg_ctl.args(["restart", "-s", "-w", "-m", "fast", "-l"]);
+        pg_ctl.arg(self.log_file()).arg("-D");
+        run(pg_ctl.arg(self.directory().join("data"))).expect("a server that starts again");
+    }
+
     /// Adds lines to postgresql.conf, of which the last for a parameter counts, and has the server read it.
     pub fn reload(&self, lines: &str) {
         self.configure(|text| format!("{text}\n{lines}\n"));

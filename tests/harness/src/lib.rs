@@ -11,6 +11,7 @@ mod provider;
 mod refusal;
 mod session;
 mod versions;
+mod web;
 
 pub use cluster::{Account, Cluster, Kept, Programs};
 pub use database::{APP_USER, Database, pg_major, server_log, setting, sharedir};
@@ -19,6 +20,7 @@ pub use provider::{ISS, Row, set_of, token, token_with};
 pub use refusal::{Refusal, first_line};
 pub use session::{Session, backend_memory_kib, option, sql_text};
 pub use versions::CURRENT;
+pub use web::{Answer, Certificate, DISCOVERY, Web};
 
 /// The tokens that other libraries signed: `vectors/tokens.json`.
 pub fn tokens_of_other_libraries() -> Vec<serde_json::Value> {
