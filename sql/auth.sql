@@ -189,7 +189,8 @@ CREATE TABLE IF NOT EXISTS auth.providers (
     default_role name,
     enabled boolean NOT NULL DEFAULT true,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    updated_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+    updated_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    written_by_superuser boolean NOT NULL DEFAULT true
 );
 SELECT pg_catalog.pg_extension_config_dump('auth.providers', '');
 
@@ -205,9 +206,10 @@ COMMENT ON TYPE auth.providers IS 'A row of auth.providers';
 COMMENT ON COLUMN auth.providers.name IS 'Names the provider in errors and auth.status()';
 COMMENT ON COLUMN auth.providers.issuer IS
     'The claim iss, compared exactly; NULL for tokens that carry none';
-COMMENT ON COLUMN auth.providers.jwks IS 'The keys: a JWK or a JWK Set';
+COMMENT ON COLUMN auth.providers.jwks IS
+    'The keys: a JWK or a JWK Set; NULL to follow those that the issuer publishes';
 COMMENT ON COLUMN auth.providers.jwks_url IS
-    'Where the issuer publishes its keys: https or loopback; not fetched by this version';
+    'Where the issuer publishes its keys: https or loopback; NULL, if jwks is too: where its discovery document says';
 COMMENT ON COLUMN auth.providers.audience IS
     'The claim aud must name one of these; NULL for any';
 COMMENT ON COLUMN auth.providers.authorized_parties IS
@@ -224,11 +226,49 @@ COMMENT ON COLUMN auth.providers.default_role IS
 COMMENT ON COLUMN auth.providers.enabled IS 'Whether the provider counts';
 COMMENT ON COLUMN auth.providers.created_at IS 'When the row was inserted';
 COMMENT ON COLUMN auth.providers.updated_at IS 'When the row was last updated';
+COMMENT ON COLUMN auth.providers.written_by_superuser IS
+    'Whether a superuser wrote the row, kept by the table: otherwise keys are fetched from hosts in pg_session_jwt.fetch_hosts only';
+
+-- What the issuers have published. Not part of pg_dump: it is fetched again.
+CREATE TABLE IF NOT EXISTS auth.provider_keys (
+    provider text COLLATE pg_catalog."C" PRIMARY KEY,
+    issuer text,
+    url text NOT NULL,
+    jwks jsonb,
+    fetched_at timestamptz,
+    checked_at timestamptz NOT NULL,
+    next_at timestamptz NOT NULL,
+    failures integer NOT NULL,
+    error text,
+    ignored text[]
+);
+CREATE INDEX IF NOT EXISTS provider_keys_next_at ON auth.provider_keys (next_at);
+COMMENT ON INDEX auth.provider_keys_next_at IS 'Finds the keys that are to be fetched next';
+
+COMMENT ON TABLE auth.provider_keys IS
+    'Keys that were fetched for the providers that follow their issuer; written by a background worker';
+COMMENT ON TYPE auth.provider_keys IS 'A row of auth.provider_keys';
+COMMENT ON COLUMN auth.provider_keys.provider IS 'The name of the provider';
+COMMENT ON COLUMN auth.provider_keys.issuer IS
+    'The issuer in the provider''s row when they were fetched; they count while it is the same';
+COMMENT ON COLUMN auth.provider_keys.url IS
+    'Where they were fetched: the row''s jwks_url, or its discovery document; they count while it is the same';
+COMMENT ON COLUMN auth.provider_keys.jwks IS
+    'The keys that count, as the issuer published them; NULL until a first attempt succeeds';
+COMMENT ON COLUMN auth.provider_keys.fetched_at IS 'When they were fetched last';
+COMMENT ON COLUMN auth.provider_keys.checked_at IS
+    'When the last attempt to fetch them ended, whether it succeeded or failed';
+COMMENT ON COLUMN auth.provider_keys.next_at IS 'When they are to be fetched again';
+COMMENT ON COLUMN auth.provider_keys.failures IS
+    'How many attempts have failed since the last one that succeeded';
+COMMENT ON COLUMN auth.provider_keys.error IS 'Why the last attempt failed; NULL if it succeeded';
+COMMENT ON COLUMN auth.provider_keys.ignored IS
+    'The published keys that cannot be used, each with the reason; NULL for none';
 
 CREATE OR REPLACE FUNCTION auth.check_provider() RETURNS trigger
     VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'check_provider_wrapper';
 COMMENT ON FUNCTION auth.check_provider() IS
-    'Trigger of auth.providers: checks a row and notifies every backend';
+    'Trigger of auth.providers and auth.provider_keys: checks a row and notifies every backend';
 
 CREATE OR REPLACE FUNCTION auth.providers_written() RETURNS trigger
     VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'providers_written_wrapper';
@@ -245,6 +285,53 @@ ALTER TABLE auth.providers ENABLE ALWAYS TRIGGER providers_written;
 COMMENT ON TRIGGER check_provider ON auth.providers IS 'Checks a row and notifies every backend';
 COMMENT ON TRIGGER providers_written ON auth.providers IS
     'Checks that no two rows can claim one token';
+
+CREATE OR REPLACE TRIGGER check_provider BEFORE INSERT OR UPDATE OR DELETE ON auth.provider_keys
+    FOR EACH ROW EXECUTE FUNCTION auth.check_provider();
+ALTER TABLE auth.provider_keys ENABLE ALWAYS TRIGGER check_provider;
+COMMENT ON TRIGGER check_provider ON auth.provider_keys IS 'Notifies every backend';
+
+-- Who may write providers need not be able to write their keys.
+CREATE OR REPLACE FUNCTION auth.forget_keys() RETURNS trigger
+    VOLATILE PARALLEL UNSAFE SECURITY DEFINER LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- It writes as its owner may: for the extension's own table alone, in whatever schema that is now.
+    IF NOT EXISTS (SELECT FROM pg_extension
+        WHERE extname = 'pg_session_jwt' AND TG_RELID = ANY (extconfig))
+    THEN
+        RAISE 'this trigger function is for auth.providers' USING ERRCODE = '39P01';
+    ELSIF TG_OP = 'TRUNCATE' THEN
+        EXECUTE format('DELETE FROM %I.provider_keys', TG_TABLE_SCHEMA);
+    ELSE
+        EXECUTE format('DELETE FROM %I.provider_keys WHERE provider = $1', TG_TABLE_SCHEMA)
+            USING OLD.name;
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION auth.forget_keys() IS
+    'Trigger of auth.providers: forgets the keys of a provider that is gone or has another name';
+CREATE OR REPLACE TRIGGER forget_keys AFTER DELETE ON auth.providers
+    FOR EACH ROW EXECUTE FUNCTION auth.forget_keys();
+CREATE OR REPLACE TRIGGER forget_keys_of_name AFTER UPDATE ON auth.providers
+    FOR EACH ROW WHEN (OLD.name IS DISTINCT FROM NEW.name) EXECUTE FUNCTION auth.forget_keys();
+CREATE OR REPLACE TRIGGER forget_all_keys AFTER TRUNCATE ON auth.providers
+    FOR EACH STATEMENT EXECUTE FUNCTION auth.forget_keys();
+ALTER TABLE auth.providers ENABLE ALWAYS TRIGGER forget_keys;
+ALTER TABLE auth.providers ENABLE ALWAYS TRIGGER forget_keys_of_name;
+ALTER TABLE auth.providers ENABLE ALWAYS TRIGGER forget_all_keys;
+COMMENT ON TRIGGER forget_keys ON auth.providers IS 'Forgets the keys of a deleted provider';
+COMMENT ON TRIGGER forget_keys_of_name ON auth.providers IS
+    'Forgets the keys of a provider that gets another name';
+COMMENT ON TRIGGER forget_all_keys ON auth.providers IS 'Forgets the keys of all providers';
+
+CREATE OR REPLACE FUNCTION auth.refresh(provider text DEFAULT NULL)
+    RETURNS TABLE (provider text, keys integer, error text)
+    VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'refresh_wrapper';
+COMMENT ON FUNCTION auth.refresh(text) IS
+    'Fetches the keys of a provider, or of all that follow their issuer, now: how many there are, or why that failed';
 
 CREATE OR REPLACE FUNCTION auth.create_roles() RETURNS void
     VOLATILE PARALLEL UNSAFE LANGUAGE plpgsql
@@ -295,12 +382,15 @@ BEGIN
                 CASE WHEN oid NOT IN (
                     'auth.init(text)'::pg_catalog.regprocedure,
                     'auth.create_roles()'::pg_catalog.regprocedure,
+                    'auth.refresh(text)'::pg_catalog.regprocedure,
                     'auth.check_provider()'::pg_catalog.regprocedure,
-                    'auth.providers_written()'::pg_catalog.regprocedure
+                    'auth.providers_written()'::pg_catalog.regprocedure,
+                    'auth.forget_keys()'::pg_catalog.regprocedure
                 ) THEN 'EXECUTE' END,
                 CASE WHEN oid IN (
                     'auth.init(text)'::pg_catalog.regprocedure,
-                    'auth.create_roles()'::pg_catalog.regprocedure
+                    'auth.create_roles()'::pg_catalog.regprocedure,
+                    'auth.refresh(text)'::pg_catalog.regprocedure
                 ) THEN 'EXECUTE' END
             FROM pg_catalog.pg_proc
             WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND oid = d.objid
@@ -308,8 +398,9 @@ BEGIN
             -- A key may be a secret. TRIGGER is for no one: a trigger runs as the role that writes.
             SELECT 'TABLE', 'r', oid::pg_catalog.regclass::text, relowner, relacl,
                 NULL,
-                CASE WHEN oid = 'auth.providers'::pg_catalog.regclass
-                    THEN 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE' END
+                CASE oid WHEN 'auth.providers'::pg_catalog.regclass
+                    THEN 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE'
+                    WHEN 'auth.provider_keys'::pg_catalog.regclass THEN 'SELECT' END
             FROM pg_catalog.pg_class
             WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND oid = d.objid
             UNION ALL

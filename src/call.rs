@@ -74,6 +74,15 @@ impl Call {
             .ok_or(Error::DeclaredOtherwise)
     }
 
+    /// Begins the result of a function that returns rows.
+    pub fn rows(&self) -> Rows {
+        // SAFETY: raises an ERROR if the caller cannot take a set (src/backend/utils/fmgr/funcapi.c).
+        unsafe {
+            pg_sys::InitMaterializedSRF(self.0, 0);
+            Rows((*self.0).resultinfo.cast())
+        }
+    }
+
     /// The event of a trigger that fires BEFORE each row, or else AFTER each statement. `None` if the
     /// function was not called by such a trigger.
     pub fn trigger(&self, before_each_row: bool) -> Option<Trigger<'_>> {
@@ -173,44 +182,98 @@ impl Trigger<'_> {
         unsafe { (*self.0.tg_relation).rd_id }
     }
 
-    /// The row as it will be, for a row-level INSERT or UPDATE.
-    pub fn new_row_as_json(&self) -> Option<Result<String, String>> {
-        let is_delete =
-            self.0.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_DELETE;
-        let row = self.row();
-        // SAFETY: a tuple of the table, which is open and locked during the call.
-        (!is_delete && !row.is_null())
-            .then(|| unsafe { table::tuple_as_json(row, (*self.0.tg_relation).rd_att) })
-    }
-
-    /// The new row, or the old one of a DELETE.
-    fn row(&self) -> pg_sys::HeapTuple {
-        let new = self.0.tg_newtuple;
-        if new.is_null() {
-            self.0.tg_trigtuple
-        } else {
-            new
-        }
-    }
-
-    /// What a BEFORE trigger returns to proceed: the row; for an UPDATE with the transaction's time in
-    /// `column`.
-    pub fn row_touched(&self, column: &CStr) -> Datum {
-        let is_update =
-            self.0.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_UPDATE;
-        if !is_update {
-            return Datum::from(self.row());
-        }
-        // SAFETY: a tuple of the table, whose row type gives the number of the column.
+    /// Whether who writes is the owner of the table, or a superuser.
+    pub fn is_by_owner_or_superuser(&self) -> bool {
+        // SAFETY: open during the call; plain reads of the session's state.
         unsafe {
-            let row_type = (*self.0.tg_relation).rd_att;
-            let mut number = pg_sys::SPI_fnumber(row_type, column.as_ptr());
-            let mut now = Datum::from(pg_sys::GetCurrentTransactionStartTimestamp());
-            let mut is_null = false;
-            let (row, number, now) = (self.row(), &raw mut number, &raw mut now);
-            let touched =
-                pg_sys::heap_modify_tuple_by_cols(row, row_type, 1, number, now, &raw mut is_null);
-            Datum::from(touched)
+            let owner = (*(*self.0.tg_relation).rd_rel).relowner;
+            pg_sys::superuser() || pg_sys::GetUserId() == owner
+        }
+    }
+
+    /// The row as it was, for a row-level UPDATE or DELETE.
+    pub fn old_row(&self) -> Option<Row<'_>> {
+        let is_insert = self.event() == pg_sys::TRIGGER_EVENT_INSERT;
+        (!is_insert).then_some(Row(self.0.tg_trigtuple, self.0))
+    }
+
+    /// The row as it will be, for a row-level INSERT or UPDATE.
+    pub fn new_row(&self) -> Option<Row<'_>> {
+        match self.event() {
+            pg_sys::TRIGGER_EVENT_INSERT => Some(Row(self.0.tg_trigtuple, self.0)),
+            pg_sys::TRIGGER_EVENT_UPDATE => Some(Row(self.0.tg_newtuple, self.0)),
+            _ => None,
+        }
+    }
+
+    fn event(&self) -> u32 {
+        self.0.tg_event & pg_sys::TRIGGER_EVENT_OPMASK
+    }
+}
+
+/// A row of the table that a trigger is for. It is not null, has the table's row type, and lives as long as the
+/// call.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a>(pg_sys::HeapTuple, &'a pg_sys::TriggerData);
+
+impl Row<'_> {
+    /// row_to_json()
+    pub fn as_json(self) -> Result<String, String> {
+        // SAFETY: a tuple of the table, which is open and locked during the call.
+        unsafe { table::tuple_as_json(self.0, self.row_type()) }
+    }
+
+    /// What a BEFORE trigger returns.
+    pub fn datum(self) -> Datum {
+        Datum::from(self.0)
+    }
+
+    /// The row with other values, which are passed by value; where there is none, or no such column, the column
+    /// stays as it is.
+    pub fn with(self, values: &[(&CStr, Option<Datum>)]) -> Self {
+        let mut row = self;
+        for (column, value) in values {
+            // SAFETY: a tuple of the table, whose row type gives the number of the column; the result is palloc'd.
+            unsafe {
+                let mut number = pg_sys::SPI_fnumber(self.row_type(), column.as_ptr());
+                if let (Some(mut value), true) = (*value, number > 0) {
+                    let (number, value, mut is_null) = (&raw mut number, &raw mut value, false);
+                    row.0 = pg_sys::heap_modify_tuple_by_cols(
+                        row.0,
+                        self.row_type(),
+                        1,
+                        number,
+                        value,
+                        &raw mut is_null,
+                    );
+                }
+            }
+        }
+        row
+    }
+
+    fn row_type(self) -> pg_sys::TupleDesc {
+        // SAFETY: open during the call.
+        unsafe { (*self.1.tg_relation).rd_att }
+    }
+}
+
+/// The rows that a set-returning function returns, all at once.
+pub(crate) struct Rows(*mut pg_sys::ReturnSetInfo);
+
+impl Rows {
+    /// Adds one. It must have as many columns as the function's result, of their types.
+    pub fn add<const N: usize>(&mut self, values: [Option<Datum>; N]) {
+        let mut nulls = values.map(|value| value.is_none());
+        let mut values = values.map(|value| value.unwrap_or_else(Datum::null));
+        // SAFETY: InitMaterializedSRF has set both; the values are copied.
+        unsafe {
+            pg_sys::tuplestore_putvalues(
+                (*self.0).setResult,
+                (*self.0).setDesc,
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
         }
     }
 }

@@ -159,6 +159,40 @@ pub(crate) fn timestamptz(seconds: f64) -> Option<Datum> {
     .flatten()
 }
 
+/// Seconds since the epoch, from a timestamptz.
+pub(crate) fn seconds(microseconds: pg_sys::TimestampTz) -> f64 {
+    /// 1970-01-01 to 2000-01-01, where Postgres's timestamps begin.
+    const POSTGRES_EPOCH_SECONDS: f64 = 946_684_800.0;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "2^53 microseconds are 285 years"
+    )]
+    let seconds = microseconds as f64 / 1e6;
+    seconds + POSTGRES_EPOCH_SECONDS
+}
+
+/// The same from a timestamptz in JSON, which is in ISO 8601.
+pub(crate) fn seconds_since_epoch(time: &str) -> Option<f64> {
+    let text = CString::new(time).ok()?;
+    // SAFETY: an input function of three arguments; the C string lives until after the call.
+    let value = attempt(move || unsafe {
+        let arguments = [
+            Some(Datum::from(text.as_ptr())),
+            pg_sys::InvalidOid.into_datum(),
+            (-1).into_datum(),
+        ];
+        direct_function_call_as_datum(pg_sys::timestamptz_in, &arguments)
+    });
+    let microseconds = value.ok().flatten()?.value();
+    Some(seconds(microseconds.cast_signed() as pg_sys::TimestampTz))
+}
+
+/// The transaction's time: a timestamptz.
+pub(crate) fn transaction_time() -> Datum {
+    // SAFETY: reads the state of the transaction.
+    Datum::from(unsafe { pg_sys::GetCurrentTransactionStartTimestamp() })
+}
+
 fn input(
     function: unsafe fn(pg_sys::FunctionCallInfo) -> Datum,
     text: &str,

@@ -1,6 +1,6 @@
 //! pg_session_jwt: JSON Web Tokens verified inside the Postgres backend, for row-level security.
 //!
-//! Data flows one way: `sql` → `call` → `session` → (`guc`, `providers`) → `jose`.
+//! Data flows one way: `sql` → `call` → `session` → (`guc`, `providers` → `follow` → `fetch`) → `jose`.
 //!
 //! | module | what lives there |
 //! | --- | --- |
@@ -9,18 +9,25 @@
 //! | `session` | which source to trust, the claims in force, the caches |
 //! | `guc` | the parameters and their hooks |
 //! | `providers` | the rows of `auth.providers` that a backend uses, and what makes them stale |
+//! | `follow` | the background worker that fetches keys, and how a session has it started |
+//! | `launcher` | a worker that has keys fetched by the clock, where the library is preloaded |
 //! | `datum` | values from and to Postgres |
 //! | `jsonb` | the claims as a jsonb, made on demand |
+//! | `extension` | the extension's own tables, wherever they are |
 //! | `table` | tables, read as catalogs are |
 //! | `error` | errors, their reports to Postgres, and the audit log |
 //! | `memory` | memory, reserved before work begins |
+//! | `pg_session_jwt_fetch` | the crate in `src/fetch`: an issuer's keys over HTTP(S), without Postgres |
 //! | `pg_session_jwt_jose` | the crate in `src/jose`: tokens, keys and rules, without Postgres |
 
 mod call;
 mod datum;
 mod error;
+mod extension;
+mod follow;
 mod guc;
 mod jsonb;
+mod launcher;
 mod memory;
 mod providers;
 mod session;
@@ -58,6 +65,7 @@ pub unsafe extern "C-unwind" fn _PG_init() {
         guc::completely(|| {
             guc::define(session::judge);
             providers::define();
+            launcher::define();
             error::hide_what_workers_raise();
         });
     }

@@ -10,11 +10,12 @@ use pg_session_jwt_jose::organization;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo};
 
-use crate::call::{self, Answer, Call};
+use crate::call::{self, Answer, Call, Row};
 use crate::datum;
 use crate::error::Error;
+use crate::extension;
 use crate::memory::{self, MAX_CLAIMS_BYTES};
-use crate::providers;
+use crate::providers::{self, Refreshed};
 use crate::session::{self, Identity};
 
 /// Exports C functions under their SQL symbols, `<name>_wrapper`, with the records that say how to call
@@ -49,6 +50,7 @@ export! {
     function status = status;
     function login = login;
     function pre_request = pre_request;
+    function refresh = refresh;
     function check_provider = check_provider;
     function providers_written = providers_written;
     accessor session: JSONBOID = claims;
@@ -100,28 +102,62 @@ fn login(call: &Call) -> Answer {
     datum::name(&role)
 }
 
+fn refresh(call: &Call) -> Answer {
+    let name = call.bytes(0).map(<[u8]>::to_vec).map(datum::from_server);
+    let name = name.transpose().map_err(Error::Unrepresentable)?;
+    let refreshed = session::refresh(name.as_deref())?;
+    let mut rows = call.rows();
+    for Refreshed { provider, keys } in refreshed {
+        let (keys, error) = match keys {
+            Ok(count) => (i32::try_from(count).unwrap_or(i32::MAX).into_datum(), None),
+            Err(why) => (None, datum::text(&why)?),
+        };
+        rows.add([datum::text(&provider)?, keys, error]);
+    }
+    Ok(None)
+}
+
 fn pre_request(_: &Call) -> Answer {
     session::present_authorization_header().map(void)
 }
 
-/// BEFORE each row of `auth.providers`: checks what is written, and notifies the other backends.
+/// BEFORE each row of `auth.providers` or `auth.provider_keys`: notifies the other backends, and checks what is
+/// written into the former.
 fn check_provider(call: &Call) -> Answer {
-    let trigger = call
-        .trigger(true)
-        .filter(|trigger| providers::is_table(trigger.table()));
-    let trigger = trigger.ok_or(Error::NotTheProvidersTable)?;
-    providers::changed(trigger.table());
-    if let Some(row) = trigger.new_row_as_json() {
-        providers::check_row(&row.map_err(Error::Unrepresentable)?)?;
+    let trigger = call.trigger(true).ok_or(Error::NotTheProvidersTable)?;
+    let is_providers = extension::providers() == Some(trigger.table());
+    if !is_providers && extension::tables().is_none_or(|(_, keys)| keys != trigger.table()) {
+        return Err(Error::NotTheProvidersTable);
     }
-    Ok(Some(trigger.row_touched(c"updated_at")))
+    providers::changed(trigger.table());
+    if !is_providers && !trigger.is_by_owner_or_superuser() {
+        return Err(Error::NotTheWorker);
+    }
+    let (old, Some(new)) = (trigger.old_row(), trigger.new_row()) else {
+        return Ok(trigger.old_row().map(Row::datum));
+    };
+    if !is_providers {
+        // Each database fetches for itself: FOR ALL TABLES would bring rows that are there already.
+        let is_wanted = !providers::is_replica();
+        return Ok(is_wanted.then(|| new.datum()).or(Some(Datum::null())));
+    }
+    let is_update = old.is_some();
+    let json = |row: Row| row.as_json().map_err(Error::Unrepresentable);
+    let old = old.map(json).transpose()?;
+    let by_superuser = providers::written_by_superuser(&json(new)?, old.as_deref())?;
+    let row = new.with(&[
+        (c"updated_at", is_update.then(datum::transaction_time)),
+        (c"written_by_superuser", by_superuser.map(Datum::from)),
+    ]);
+    providers::check_row(&json(row)?, old.as_deref())?;
+    Ok(Some(row.datum()))
 }
 
 /// AFTER each statement on `auth.providers`.
 fn providers_written(call: &Call) -> Answer {
     let trigger = call
         .trigger(false)
-        .filter(|trigger| providers::is_table(trigger.table()));
+        .filter(|trigger| extension::providers() == Some(trigger.table()));
     let trigger = trigger.ok_or(Error::NotTheProvidersTable)?;
     providers::check_apart(trigger.table())?;
     Ok(Some(Datum::null()))

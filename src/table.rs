@@ -34,6 +34,8 @@ fn with_table<T>(table: pg_sys::Oid, body: impl FnOnce(pg_sys::Relation) -> T) -
 pub(crate) struct Row {
     /// row_to_json()
     pub json: Result<String, String>,
+    /// The text in its column `name`, if it has one.
+    pub name: Option<Vec<u8>>,
     /// By the current transaction, or one of its live subtransactions.
     pub is_written_here: bool,
 }
@@ -115,6 +117,50 @@ pub(crate) fn first_texts(
             if bool::from_datum(flag, is_null) == Some(true) {
                 let text: Option<&[u8]> = text(tuple, column, (*relation).rd_att);
                 texts.extend(text.map(<[u8]>::to_vec));
+            }
+        }
+        scan.end();
+        Some(texts)
+    });
+    texts.flatten().unwrap_or_default()
+}
+
+/// The texts in a column, NULL among them, without repetition.
+pub(crate) fn distinct_texts(table: pg_sys::Oid, column: &CStr) -> Vec<Option<Vec<u8>>> {
+    let mut texts = texts_of(table, column, None);
+    texts.sort_unstable();
+    texts.dedup();
+    texts
+}
+
+/// The texts in a column of the rows that have `value` in the text column `of`.
+pub(crate) fn texts_where(
+    table: pg_sys::Oid,
+    column: &CStr,
+    of: &CStr,
+    value: &[u8],
+) -> Vec<Option<Vec<u8>>> {
+    texts_of(table, column, Some((of, value)))
+}
+
+fn texts_of(
+    table: pg_sys::Oid,
+    column: &CStr,
+    condition: Option<(&CStr, &[u8])>,
+) -> Vec<Option<Vec<u8>>> {
+    // SAFETY: as in `rows`.
+    let texts = with_table(table, |relation| unsafe {
+        let column = column_of(relation, column, &[pg_sys::TEXTOID])?;
+        let condition = match condition {
+            Some((of, value)) => Some((column_of(relation, of, &[pg_sys::TEXTOID])?, value)),
+            None => None,
+        };
+        let mut scan = Scan::begin(relation, None, None);
+        let mut texts = Vec::new();
+        while let Some(tuple) = scan.next() {
+            let row_type = (*relation).rd_att;
+            if condition.is_none_or(|(of, value)| text(tuple, of, row_type) == Some(value)) {
+                texts.push(text(tuple, column, row_type).map(<[u8]>::to_vec));
             }
         }
         scan.end();
@@ -206,15 +252,20 @@ unsafe fn read_row(tuple: pg_sys::HeapTuple, row_type: pg_sys::TupleDesc) -> Res
     // The row's length is known only afterwards.
     memory::room(4 * memory::ROOM)?;
     // SAFETY: the caller's promise.
-    let (json, written_by) = unsafe {
+    let (json, name, written_by) = unsafe {
         let json = tuple_as_json(tuple, row_type);
-        (json, (*(*tuple).t_data).t_choice.t_heap.t_xmin)
+        let name = pg_sys::SPI_fnumber(row_type, c"name".as_ptr());
+        let is_text = name > 0 && pg_sys::SPI_gettypeid(row_type, name) == pg_sys::TEXTOID;
+        let name = i16::try_from(name).ok().filter(|_| is_text);
+        let name = name.and_then(|name| text(tuple, name, row_type).map(<[u8]>::to_vec));
+        (json, name, (*(*tuple).t_data).t_choice.t_heap.t_xmin)
     };
     // For the next row, and for parsing this one.
     memory::room_to_read(json.as_ref().map_or(0, String::len))?;
     memory::room(memory::ROOM)?;
     Ok(Row {
         json,
+        name,
         // SAFETY: any number will do.
         is_written_here: unsafe { pg_sys::TransactionIdIsCurrentTransactionId(written_by) },
     })
@@ -340,6 +391,48 @@ pub(crate) fn extension_config(extension: &CStr) -> Vec<pg_sys::Oid> {
         tables
     });
     tables.flatten().unwrap_or_default()
+}
+
+/// The owner of a table.
+pub(crate) fn owner(table: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: the relation is open.
+    with_table(table, |relation| unsafe { (*(*relation).rd_rel).relowner })
+}
+
+/// The table of this name in the schema of another one, if it belongs to the extension.
+pub(crate) fn sibling(table: pg_sys::Oid, name: &CStr, extension: &CStr) -> Option<pg_sys::Oid> {
+    // SAFETY: look-ups in catalogs; invalid numbers are found nowhere.
+    unsafe {
+        let oid = pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_rel_namespace(table));
+        let extension = pg_sys::get_extension_oid(extension.as_ptr(), true);
+        let member_of = pg_sys::getExtensionOfObject(pg_sys::RelationRelationId, oid);
+        // A view, for instance, has no rows to scan.
+        let is_table = pg_sys::get_rel_relkind(oid) == pg_sys::RELKIND_RELATION as c_char;
+        let is_ours = is_table && member_of == extension;
+        is_ours.then_some(oid)
+    }
+}
+
+/// The databases that can be connected to, without templates. For a process without a database too.
+pub(crate) fn databases() -> Vec<pg_sys::Oid> {
+    let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+    let mut databases = Vec::new();
+    // SAFETY: as in get_database_list (src/backend/postmaster/autovacuum.c). A row begins with this record
+    // (GETSTRUCT, src/include/access/htup_details.h).
+    unsafe {
+        // Whether the relation is there, nobody can look up without a database.
+        let relation = pg_sys::relation_open(pg_sys::DatabaseRelationId, lock);
+        let mut scan = Scan::begin(relation, None, None);
+        while let Some(tuple) = scan.next() {
+            let row = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+            if row.datallowconn && !row.datistemplate {
+                databases.push(row.oid);
+            }
+        }
+        scan.end();
+        pg_sys::relation_close(relation, lock);
+    }
+    databases
 }
 
 /// Whether a table has a trigger of this name that fires in every session (ENABLE ALWAYS).

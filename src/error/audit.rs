@@ -39,7 +39,8 @@ pub(crate) fn log_rejected(rejected: &Rejected) {
     ));
 }
 
-fn log(line: &str) {
+/// A line in the server log.
+pub(crate) fn log(line: &str) {
     // Not LOG_SERVER_ONLY: the manual promises LOG.
     let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
     send(PgLogLevel::LOG, code, [line, "", ""]);

@@ -14,7 +14,7 @@ mod report;
 mod value;
 mod words;
 
-pub(crate) use audit::{log_accepted, log_rejected};
+pub(crate) use audit::{log, log_accepted, log_rejected};
 pub(crate) use raise::{
     guarded, hide_what_workers_raise, out_of_memory, warn, warn_of_ignored_keys,
 };

@@ -21,6 +21,10 @@ pub(crate) enum Error {
     Pinned,
     /// A client's keys in a database that has providers.
     ProvidersRule,
+    /// A change of `auth.provider_keys` by someone else than the worker or a superuser.
+    NotTheWorker,
+    /// A provider of this name that is not there.
+    NoProvider(String),
     /// A trigger function of `auth.providers` on another table.
     NotTheProvidersTable,
     /// See [`crate::guc::refused_parameter`].

@@ -52,6 +52,18 @@ impl From<Error> for Report {
                 detail: "This database trusts only the providers in auth.providers.".into(),
                 hint: "Connect without pg_session_jwt.jwk, or register its issuer in auth.providers.".into(),
             },
+            Error::NotTheWorker => Self {
+                sqlstate: Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                message: "permission denied for table provider_keys".into(),
+                detail: "Its rows are written by the background worker that fetches keys.".into(),
+                hint: "To trust other keys, put them into auth.providers.".into(),
+            },
+            Error::NoProvider(name) => Self {
+                sqlstate: Code::ERRCODE_UNDEFINED_OBJECT,
+                message: format!("provider {} does not exist", quoted(&name)),
+                detail: String::new(),
+                hint: String::new(),
+            },
             Error::NotTheProvidersTable => Self {
                 sqlstate: Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
                 message: "this trigger function is for auth.providers".into(),

@@ -8,12 +8,14 @@
 //! | --- | --- |
 //! | `keys` | `pg_session_jwt.jwk` |
 //! | `token` | `pg_session_jwt.jwt`, and the accepted token ids |
+//! | `fetch` | `pg_session_jwt.fetch_*` |
 //! | `loading` | what happened to the parameters before and while the library was loaded |
 //! | `names` | the names of the parameters |
 //! | `value` | copying and setting values, and the number that changes with them |
 
 #![allow(unsafe_code, reason = "records and hooks of GUC")]
 
+mod fetch;
 mod keys;
 mod loading;
 mod names;
@@ -29,6 +31,7 @@ use loading::define_guarded;
 use token::Judge;
 use value::{Text, assign_text, copied, set, text};
 
+pub(crate) use fetch::{fetch_ca_file, fetch_hosts, fetch_interval, fetch_stale, fetch_wait};
 pub(crate) use keys::{has_jwk, jwk, jwk_came_with_connection, jwk_epoch, jwk_is_in_file, pin_jwk};
 pub(crate) use loading::{completely, refused_parameter};
 pub(crate) use token::{Presentation, Progress, accept_id, clear_jwt, knows_ids, last_id, set_jwt};
@@ -112,6 +115,12 @@ pub(crate) fn is_superuser(name: &CStr) -> bool {
     unsafe { pg_sys::superuser_arg(pg_sys::get_role_oid(name.as_ptr(), true)) }
 }
 
+/// The same for a role by its number.
+pub(crate) fn is_superuser_role(role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up.
+    unsafe { pg_sys::superuser_arg(role) }
+}
+
 /// Defines the parameters and reserves their prefix.
 pub(crate) fn define(judge: Judge) {
     // pg_settings.reset_val bypasses show hooks: NO_SHOW_ALL keeps the two secrets out of that view.
@@ -178,6 +187,7 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
+    fetch::define(loading);
     loading::close_to_parallel_mode(&names::ALL);
     // SAFETY: a C string.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"pg_session_jwt".as_ptr()) };

@@ -14,6 +14,16 @@ pub struct Clock {
     pub now: f64,
     /// Tolerance in seconds, for issuers whose clock is off.
     pub skew: f64,
+    /// For so many seconds after they were fetched, an issuer's keys count.
+    pub stale: f64,
+}
+
+impl Clock {
+    /// Whether keys that were fetched then still count.
+    #[must_use]
+    pub fn is_fresh(self, fetched_at: f64) -> bool {
+        self.now < fetched_at + self.stale
+    }
 }
 
 /// The registered claims of a token.
@@ -68,7 +78,7 @@ impl Claims {
     /// # Errors
     /// [`Rejection::Expired`], [`Rejection::NotYetValid`] or [`Rejection::IssuedInFuture`].
     pub fn check_time(&self, clock: Clock) -> Result<(), Rejection> {
-        let Clock { now, skew } = clock;
+        let Clock { now, skew, .. } = clock;
         match *self {
             // RFC 7519 section 4.1.4: "on or after" exp is too late.
             Self {
@@ -153,9 +163,11 @@ mod tests {
     }
 
     fn at(now: f64, skew: f64, json: &str) -> Result<(), Rejection> {
-        claims(json)
-            .expect("well typed")
-            .check_time(Clock { now, skew })
+        claims(json).expect("well typed").check_time(Clock {
+            now,
+            skew,
+            stale: 0.0,
+        })
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub(crate) struct Claimed<'a> {
     pub issuer: Option<&'a str>,
     /// Entra's `tid`.
     pub tenant: Option<&'a str>,
+    /// The payload is no JSON object, so that it does not say. The token is rejected for that, after its signature:
+    /// any issuer's key may verify it.
+    pub is_unreadable: bool,
 }
 
 impl Claimed<'_> {
@@ -43,6 +46,9 @@ impl Claimed<'_> {
     /// (<https://learn.microsoft.com/en-us/entra/identity-platform/access-tokens#validate-the-signing-key-issuer>).
     pub fn is_by(&self, issuer: &str) -> bool {
         const TENANT: &str = "{tenantid}";
+        if self.is_unreadable {
+            return true;
+        }
         let Some(claimed) = self.issuer else {
             return false;
         };
@@ -56,6 +62,22 @@ impl Claimed<'_> {
         }
     }
 }
+
+/// Those that are accepted (RFC 7518 section 3.1, RFC 8037 section 3.1).
+pub(crate) const ALGORITHMS: [Algorithm; 12] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+    Algorithm::HS256,
+    Algorithm::HS384,
+    Algorithm::HS512,
+];
 
 /// The algorithm of this name: one of the twelve, or `Ed25519`, which RFC 9864 names what RFC 8037 called
 /// `EdDSA`.
@@ -163,7 +185,14 @@ mod tests {
 
     #[test]
     fn a_key_for_one_issuer_is_for_its_own_tenants_only() {
-        let by = |issuer, tenant, key| Claimed { issuer, tenant }.is_by(key);
+        let by = |issuer, tenant, key| {
+            let claimed = Claimed {
+                issuer,
+                tenant,
+                is_unreadable: false,
+            };
+            claimed.is_by(key)
+        };
         let entra = "https://login/{tenantid}/v2.0";
         assert!(by(Some("https://login/t/v2.0"), Some("t"), entra));
         assert!(by(Some("https://i"), None, "https://i"));

@@ -32,6 +32,11 @@ pub(crate) const HMAC: [(Algorithm, usize); 3] = [
     (Algorithm::HS512, 64),
 ];
 
+/// Whether an algorithm's keys are secrets that both sides have (RFC 7518 section 3.2).
+pub(crate) fn is_hmac(algorithm: Algorithm) -> bool {
+    HMAC.iter().any(|(one, _)| *one == algorithm)
+}
+
 /// One key that can verify signatures.
 pub struct Key {
     /// `kid`.
@@ -124,8 +129,10 @@ impl Key {
 
     /// Whether it is a secret that is too short for this algorithm.
     fn is_too_short_for(&self, algorithm: Algorithm) -> bool {
-        let hmac = HMAC.iter().any(|(one, _)| *one == algorithm);
-        hmac && self.is_secret() && self.declared.is_none() && !self.algorithms.contains(&algorithm)
+        is_hmac(algorithm)
+            && self.is_secret()
+            && self.declared.is_none()
+            && !self.algorithms.contains(&algorithm)
     }
 
     /// Whether `signature` is this key's signature of `signed`.

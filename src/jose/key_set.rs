@@ -20,6 +20,24 @@ pub struct KeySet {
     ignored: Vec<String>,
 }
 
+/// What an issuer publishes at a URL.
+#[derive(Debug)]
+pub struct Published {
+    /// The keys that count.
+    pub keys: KeySet,
+    /// The same, as the issuer wrote them: a JWK Set.
+    pub jwks: Value,
+}
+
+/// Who gives the keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// Somebody who configures them, and can correct them.
+    Administrator,
+    /// Everybody can read them: they hold no secret.
+    Url,
+}
+
 /// What is wrong with a text that should contain keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySetError {
@@ -45,6 +63,25 @@ impl KeySet {
     /// # Errors
     /// [`KeySetError`] for a text that is not a JWK or a JWK Set, a private key, and a set with no usable key.
     pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
+        Self::read(text, From::Administrator).map(|(set, _)| set)
+    }
+
+    /// Reads what a URL has answered. A secret or a private key that anybody can read does not count: it is
+    /// ignored like others that cannot be used.
+    ///
+    /// # Errors
+    /// [`KeySetError`] for a text that is not a JWK or a JWK Set, and a set with no usable key.
+    pub fn published(text: &[u8]) -> Result<Published, KeySetError> {
+        let (keys, items) = Self::read(text, From::Url)?;
+        let jwks = Map::from_iter([("keys".to_owned(), Value::Array(items))]);
+        Ok(Published {
+            keys,
+            jwks: Value::Object(jwks),
+        })
+    }
+
+    /// The usable keys, and what they were read from.
+    fn read(text: &[u8], from: From) -> Result<(Self, Vec<Value>), KeySetError> {
         if text.len() > MAX_KEY_SET_BYTES {
             return wrong(
                 format!("the text is longer than {MAX_KEY_SET_BYTES} bytes"),
@@ -62,7 +99,7 @@ impl KeySet {
             keys: Vec::new(),
             ignored: Vec::new(),
         };
-        let mut hint = None;
+        let (mut used, mut hint) = (Vec::new(), None);
         for (index, item) in items(&value)?.iter().enumerate() {
             let jwk = item.as_object();
             let id = jwk.and_then(|jwk| jwk.get("kid")).and_then(Value::as_str);
@@ -72,10 +109,21 @@ impl KeySet {
             });
             match jwk.map(read) {
                 None => set.ignored.push(format!("{name}: not a JSON object")),
-                Some(Ok(key)) => set.keys.push(key),
+                Some(Ok(key)) if from == From::Url && key.is_secret() => {
+                    let why = "a secret that is published is none";
+                    set.ignored.push(format!("{name}: {why}"));
+                }
+                Some(Ok(key)) => {
+                    set.keys.push(key);
+                    used.push(item.clone());
+                }
                 Some(Err(NotRead::Ignored(unusable))) => {
                     set.ignored.push(format!("{name}: {}", unusable.why));
                     hint = hint.or(unusable.hint);
+                }
+                Some(Err(NotRead::Private(member))) if from == From::Url => {
+                    let why = format!("it is a private key (it has \"{member}\")");
+                    set.ignored.push(format!("{name}: {why}"));
                 }
                 Some(Err(NotRead::Private(member))) => {
                     return wrong(
@@ -94,7 +142,24 @@ impl KeySet {
                 Some(reasons) => wrong(format!("no usable key: {reasons}"), hint.unwrap_or(USABLE)),
             };
         }
-        Ok(set)
+        Ok((set, used))
+    }
+
+    /// The number of usable keys.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The keys that cannot be used, each with the reason.
+    #[must_use]
+    pub fn ignored_keys(&self) -> &[String] {
+        &self.ignored
+    }
+
+    /// Whether one of the keys has this `kid`.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.keys.iter().any(|key| key.id.as_deref() == Some(id))
     }
 
     /// The keys that cannot be used and why, for messages: at most eight. `None` if all can be used.
@@ -621,5 +686,39 @@ mod tests {
             r#"[{"alg":"HS256","kid":"\u00fc","kty":"oct"}]"#
         );
         assert!(format!("{keys:?}").contains(r#"[oct for HS256 "\u{fc}"]"#));
+    }
+
+    #[test]
+    fn a_secret_or_a_private_key_that_is_published_does_not_count() {
+        let (secret, private) = (
+            oct(32, r#","kid":"s""#),
+            r#"{"kty":"EC","d":"AA","kid":"p"}"#,
+        );
+        let x = URL_SAFE_NO_PAD.encode([7; 32]);
+        let good = format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","note":"kept"}}"#);
+        let set = format!(r#"{{"keys":[{secret},{private},{good}],"other":1}}"#);
+        let Published { keys, jwks } = KeySet::published(set.as_bytes()).expect("a good key");
+        assert_eq!(keys.count(), 1);
+        assert_eq!(
+            keys.ignored_keys(),
+            [
+                "key 1 (\"s\"): a secret that is published is none",
+                "key 2 (\"p\"): it is a private key (it has \"d\")"
+            ]
+        );
+        let wanted: Value = serde_json::from_str(&format!(r#"{{"keys":[{good}]}}"#)).expect("JSON");
+        assert_eq!(jwks, wanted);
+        // Both are an error, or a secret, where an administrator writes them.
+        assert!(error(&set).detail.contains("private key"));
+        assert_eq!(
+            KeySet::parse(secret.as_bytes()).expect("a secret").count(),
+            1
+        );
+        let alone = KeySet::published(format!(r#"{{"keys":[{secret}]}}"#).as_bytes());
+        let alone = alone.expect_err("nothing is left");
+        assert_eq!(
+            alone.detail,
+            "no usable key: key 1 (\"s\"): a secret that is published is none"
+        );
     }
 }

@@ -41,9 +41,11 @@ pub use claims::{Claims, Clock, subject};
 pub use compact::MAX_TOKEN_BYTES;
 pub use header::Header;
 pub use key::Key;
-pub use key_set::{KeySet, KeySetError, MAX_KEY_SET_BYTES};
-pub use provider::{Provider, ProviderError, ProviderRow, Providers, Rows};
+pub use key_set::{KeySet, KeySetError, MAX_KEY_SET_BYTES, Published};
+pub use provider::{Fetched, Provider, ProviderError, ProviderRow, Providers, Rows};
 pub use quoted::quoted;
-pub use rejection::{Looks, Near, Rejected, Rejection, RoleFault, Stage};
+pub use rejection::{
+    Attempt, Looks, Near, NoAttempt, Rejected, Rejection, RoleFault, Stage, Standing,
+};
 pub use role::RoleRules;
 pub use verify::{Accepted, MAX_KEYS_TRIED, Signer, Token, TrustedKeys, verify};

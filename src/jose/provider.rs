@@ -1,19 +1,18 @@
 //! A provider: an issuer whose keys a database trusts, and what it requires of tokens beyond a valid
 //! signature.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::claims::Claims;
+use crate::claims::{Claims, Clock};
 use crate::header::{self, Claimed, Header};
-use crate::key::Key;
+use crate::key::{self, Key};
 use crate::key_set::{KeySet, KeySetError};
 use crate::quoted::quoted;
-use crate::rejection::{Misfit, Near, Rejection};
+use crate::rejection::{Misfit, Near, Rejection, Standing};
 use crate::role::RoleRules;
 use crate::words;
 
@@ -33,6 +32,9 @@ pub struct ProviderRow {
     pub allowed_roles: Vec<String>,
     pub default_role: Option<String>,
     pub enabled: bool,
+    /// `None` in a catalog of before 1.1.0, whose rows have no keys but their own.
+    #[serde(default)]
+    pub written_by_superuser: Option<bool>,
     /// Read only to check that it is there: when Postgres finds a NULL, its error quotes the row, keys
     /// included.
     pub created_at: String,
@@ -47,8 +49,12 @@ pub struct Provider {
     /// `iss`, compared byte for byte (RFC 7519 section 4.1.1); `None` for tokens without one.
     issuer: Option<String>,
     enabled: bool,
-    /// `None` until keys are stored: then no token fits.
+    /// Those in the row.
     keys: Option<KeySet>,
+    /// Whether it has, beside them, those that its issuer publishes.
+    follows: bool,
+    /// Those that were fetched last.
+    fetched: Option<Fetched>,
     /// `None`: all that the keys support.
     algorithms: Option<Vec<Algorithm>>,
     audience: Option<Vec<String>>,
@@ -56,6 +62,15 @@ pub struct Provider {
     required_claims: Vec<String>,
     /// Which database role a token names.
     pub roles: Rc<RoleRules>,
+}
+
+/// The keys that an issuer has published.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The keys.
+    pub keys: KeySet,
+    /// When they were published still, in seconds since the epoch.
+    pub at: f64,
 }
 
 /// What is wrong with a row or between two rows.
@@ -93,15 +108,9 @@ impl Provider {
                 "For tokens without \"iss\", use NULL.",
             ));
         }
-        if let Some(url) = &row.jwks_url
-            && !is_https_or_loopback(url)
-        {
-            return Err(wrong(
-                format!("jwks_url {} is neither https nor loopback", quoted(url)),
-                "Use https: anyone who can change the response in transit could choose the keys.",
-            ));
-        }
-        if row.jwks.is_none() && row.jwks_url.is_none() {
+        let follows = row.written_by_superuser.is_some()
+            && (row.jwks_url.is_some() || row.jwks.is_none() && row.issuer.is_some());
+        if row.jwks.is_none() && row.jwks_url.is_none() && !follows {
             return Err(wrong(
                 "the provider has no keys".into(),
                 "Put the issuer's JWK Set into jwks.",
@@ -157,6 +166,8 @@ impl Provider {
             issuer: row.issuer,
             enabled: row.enabled,
             keys,
+            follows,
+            fetched: None,
             algorithms,
             audience: row.audience,
             authorized_parties: row.authorized_parties,
@@ -167,7 +178,7 @@ impl Provider {
                 default: row.default_role,
             }),
         };
-        if provider.keys.is_some() && provider.allowed_algorithms().next().is_none() {
+        if provider.keys.is_some() && !provider.allows_any_of(provider.keys.iter()) {
             return Err(wrong(
                 "no usable key: no key in jwks supports any of the algorithms".into(),
                 "Leave algorithms NULL to allow all that the keys support.",
@@ -203,9 +214,8 @@ impl Provider {
         if !self.enabled || !other.enabled || self.issuer != other.issuer {
             return Ok(());
         }
-        let shared = self
-            .allowed_algorithms()
-            .find(|algorithm| other.allowed_algorithms().any(|a| a == *algorithm));
+        let may_be_shared = |one: &Algorithm| self.may_verify(*one) && other.may_verify(*one);
+        let shared = header::ALGORITHMS.into_iter().find(may_be_shared);
         shared.map_or(Ok(()), |algorithm| {
             Err(ProviderError {
                 name: self.name.clone(),
@@ -218,9 +228,16 @@ impl Provider {
         })
     }
 
-    fn allowed_algorithms(&self) -> impl Iterator<Item = Algorithm> {
-        let of_keys = self.keys.iter().flat_map(KeySet::algorithms);
-        of_keys.filter(|algorithm| self.allows(*algorithm))
+    /// Whether it has, or may come to have, a key for an algorithm. Which keys an issuer will publish is
+    /// unknown; secrets are not published.
+    fn may_verify(&self, algorithm: Algorithm) -> bool {
+        let has = |keys: &KeySet| keys.algorithms().any(|one| one == algorithm);
+        self.allows(algorithm)
+            && (self.keys.as_ref().is_some_and(has) || self.follows && !key::is_hmac(algorithm))
+    }
+
+    fn allows_any_of<'a>(&self, mut sets: impl Iterator<Item = &'a KeySet>) -> bool {
+        sets.any(|keys| keys.algorithms().any(|one| self.allows(one)))
     }
 
     fn allows(&self, algorithm: Algorithm) -> bool {
@@ -229,20 +246,56 @@ impl Provider {
             .is_none_or(|list| list.contains(&algorithm))
     }
 
-    /// The keys that may verify a token with this header.
+    /// Whether its keys follow what its issuer publishes.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.follows
+    }
+
+    /// The same provider with the keys that its issuer has published.
+    #[must_use]
+    pub fn with(self, fetched: Option<Fetched>) -> Self {
+        Self {
+            fetched: fetched.filter(|_| self.follows),
+            ..self
+        }
+    }
+
+    /// **The rule that says which keys of a provider count**: those in its row, and those that were fetched,
+    /// until they are stale. The latter with the time at which they were.
+    fn keys(&self, clock: Clock) -> impl Iterator<Item = (&KeySet, Option<f64>)> {
+        let fetched = self.fetched.iter();
+        let fetched = fetched.filter(move |fetched| clock.is_fresh(fetched.at));
+        let fetched = fetched.map(|fetched| (&fetched.keys, Some(fetched.at)));
+        self.keys.iter().map(|keys| (keys, None)).chain(fetched)
+    }
+
+    /// The keys that may verify a token with this header, each with the time at which it was fetched.
     pub(crate) fn fitting<'a>(
         &'a self,
         header: &'a Header,
         claimed: Claimed<'a>,
-    ) -> impl Iterator<Item = &'a Key> {
-        let keys = self.keys.iter().filter(|_| self.allows(header.algorithm));
-        keys.flat_map(move |keys| keys.fitting(header, claimed))
+        clock: Clock,
+    ) -> impl Iterator<Item = (&'a Key, Option<f64>)> {
+        let keys = self.keys(clock).filter(|_| self.allows(header.algorithm));
+        keys.flat_map(move |(keys, at)| keys.fitting(header, claimed).map(move |key| (key, at)))
+    }
+
+    /// **The rule that says for which tokens keys are worth fetching**: for one that none of the keys fits,
+    /// unless it names a key that is known.
+    pub(crate) fn lacks_key_for(&self, header: &Header, clock: Clock) -> bool {
+        let has_fetched = self.keys(clock).any(|(_, at)| at.is_some());
+        let is_known = |id: &String| self.keys(clock).any(|(keys, _)| keys.has(id));
+        self.follows
+            && self.allows(header.algorithm)
+            && !key::is_hmac(header.algorithm)
+            && (!has_fetched || !header.key_id.as_ref().is_some_and(is_known))
     }
 
     /// For messages: what keeps its keys from fitting a token that none of them fits.
-    pub(crate) fn misfit(&self, header: &Header) -> Option<Misfit> {
-        let keys = self.keys.iter().filter(|_| self.allows(header.algorithm));
-        keys.filter_map(|keys| keys.misfit(header)).next()
+    pub(crate) fn misfit(&self, header: &Header, clock: Clock) -> Option<Misfit> {
+        let keys = self.keys(clock).filter(|_| self.allows(header.algorithm));
+        keys.filter_map(|(keys, _)| keys.misfit(header)).next()
     }
 
     /// The keys of its set that cannot be used, for messages. `None` if all can.
@@ -298,6 +351,19 @@ pub trait Providers<E> {
     /// # Errors
     /// If they cannot be read.
     fn some_issuers(&self) -> Result<Vec<String>, E>;
+
+    /// Sees to it that an issuer's keys are fetched, if that is possible now.
+    ///
+    /// # Errors
+    /// If it is interrupted.
+    fn fetch(&self, _provider: &Provider) -> Result<(), E> {
+        Ok(())
+    }
+
+    /// Where the keys of a provider that follows its issuer stand, for messages.
+    fn standing(&self, _provider: &Provider) -> Option<Standing> {
+        None
+    }
 }
 
 /// The providers with this issuer, at least one of which is enabled.
@@ -374,21 +440,6 @@ fn bare(issuer: &str) -> &str {
     issuer.strip_suffix('/').unwrap_or(issuer)
 }
 
-fn is_https_or_loopback(url: &str) -> bool {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return false;
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
-    };
-    // A user name in a URL can make one host look like another.
-    let plain = !host.is_empty() && !authority.contains('@') && !url.contains(char::is_whitespace);
-    let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    plain && (scheme == "https" || (scheme == "http" && loopback))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -443,10 +494,6 @@ mod tests {
                 "jwks: no usable key: key 1: the secret has 1 bytes",
             ),
             (
-                json!({"jwks_url": "http://example.com/jwks"}),
-                "jwks_url \"http://example.com/jwks\"",
-            ),
-            (
                 json!({"algorithms": ["none"]}),
                 "algorithm \"none\" is not supported",
             ),
@@ -477,35 +524,6 @@ mod tests {
             assert!(!error.hint.is_empty());
         }
         assert!(provider(json!({"jwks": null, "jwks_url": "https://i/jwks"})).is_ok());
-    }
-
-    #[test]
-    fn keys_come_over_https_or_from_this_machine() {
-        for url in [
-            "https://i/j",
-            "http://localhost:1/j",
-            "http://127.0.0.9",
-            "http://[::1]:80/j",
-        ] {
-            assert!(is_https_or_loopback(url), "{url}");
-        }
-        for url in [
-            "",
-            "https://",
-            "ftp://localhost",
-            "http://localhost.evil",
-            "http://127.0.0.1.evil/",
-            "http://localhost@evil/",
-            "https://a@b/",
-            "//localhost",
-            "http:localhost",
-            "file:///etc",
-            "http://10.0.0.1",
-            "HTTP://evil",
-            "https://a b",
-        ] {
-            assert!(!is_https_or_loopback(url), "{url}");
-        }
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub enum Rejection {
         trusted: Option<String>,
         /// What keeps a trusted key from fitting, if it is worth telling.
         misfit: Option<Misfit>,
+        /// If the provider follows its issuer.
+        standing: Option<Box<Standing>>,
     },
     /// More than one provider has a matching key.
     SeveralProviders,
@@ -170,6 +172,55 @@ pub enum Misfit {
     ShortSecret,
     /// It has a member `issuer`, which is not the token's.
     OtherIssuer,
+}
+
+/// Where the keys of a provider stand that follows its issuer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// What became of the last attempt.
+    pub last: Attempt,
+    /// Why there was no attempt just now.
+    pub why: Option<NoAttempt>,
+}
+
+/// An attempt to fetch keys.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(missing_docs, reason = "times are in seconds, as the fields are named")]
+pub enum Attempt {
+    /// There was none.
+    None,
+    /// The keys are those that the issuer published so long ago.
+    Fetched { seconds_ago: f64 },
+    /// It failed.
+    Failed {
+        seconds_ago: f64,
+        /// The keys that count are of so long ago.
+        fetched_seconds_ago: Option<f64>,
+    },
+    /// The last good ones are so old that they do not count any more.
+    Stale { fetched_seconds_ago: f64 },
+}
+
+/// Why keys are not fetched for a token.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "the fields are named for what they hold")]
+pub enum NoAttempt {
+    /// They are being fetched, and it takes longer than a statement waits.
+    StillFetching,
+    /// There was an attempt a moment ago.
+    CoolingDown { seconds_left: f64 },
+    /// Nobody who may decide it has allowed requests to this host.
+    NotAllowed { host: String },
+    /// The issuer is no address.
+    NoAddress,
+    /// A standby does not fetch.
+    Standby,
+    /// A parallel worker does not.
+    ParallelWorker,
+    /// As many keys as may be are being fetched.
+    NoPlace,
+    /// There is no background worker left.
+    NoWorker,
 }
 
 /// Why a token may not assume the database role that it names.

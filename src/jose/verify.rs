@@ -41,13 +41,21 @@ pub struct Signer {
     pub provider: Rc<Provider>,
     /// All of its issuer, as they were then: a change of any may concern the token.
     rows: Rows,
+    /// When the key was fetched, if it was.
+    fetched_at: Option<f64>,
 }
 
 impl Signer {
-    /// Whether these are the very rows that the token was verified with.
+    /// Whether these are the very rows that the token was verified with, and its key still counts.
     #[must_use]
-    pub fn is_among(&self, rows: &Rows) -> bool {
-        Rc::ptr_eq(&self.rows, rows)
+    pub fn is_among(&self, rows: &Rows, clock: Clock) -> bool {
+        Rc::ptr_eq(&self.rows, rows) && self.is_fresh(clock)
+    }
+
+    /// Whether its key still counts, as far as time is concerned.
+    #[must_use]
+    pub fn is_fresh(&self, clock: Clock) -> bool {
+        self.fetched_at.is_none_or(|at| clock.is_fresh(at))
     }
 }
 
@@ -89,7 +97,7 @@ pub fn verify<E: From<Rejection> + From<Rejected>>(
     let members = Header::members(&compact.header)?;
     let payload = read_payload(&compact.payload)?;
     let header = Header::from_members(&members)?;
-    let signer = check_signature(&compact, &header, &payload, trusted)?;
+    let signer = check_signature(&compact, &header, &payload, trusted, clock)?;
     let provider = signer.as_ref().map(|signer| &signer.provider);
     let name = provider.map(|provider| provider.name.clone());
     let of_provider = |reason| Rejected {
@@ -130,31 +138,37 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
     header: &Header,
     payload: &Result<Value, Fault>,
     trusted: TrustedKeys<E>,
+    clock: Clock,
 ) -> Result<Option<Signer>, E> {
-    let algorithm = header.algorithm;
-    let no_key_fits = |trusted, misfit| Rejection::NoKeyFits {
-        algorithm,
-        key_id: header.key_id.clone(),
-        trusted,
-        misfit,
-    };
     // Not verified yet, which is harmless: a token that names another issuer is tried with that issuer's
     // keys.
     let text = |name| payload.as_ref().ok()?.get(name)?.as_str();
     let claimed = Claimed {
         issuer: text("iss"),
         tenant: text("tid"),
+        is_unreadable: !matches!(payload, Ok(Value::Object(_))),
     };
-    let mut rows = Rows::default();
-    let fitting: Vec<(&Key, Option<&Rc<Provider>>)> = match trusted {
+    let rows;
+    let fitting = match trusted {
         TrustedKeys::None => return Err(Rejection::NoTrustedKeys.into()),
         TrustedKeys::Set(keys) => {
-            let fitting = keys.fitting(header, claimed).map(|key| (key, None));
+            let fitting = keys.fitting(header, claimed).map(|key| Fitting {
+                key,
+                provider: None,
+                fetched_at: None,
+            });
             let fitting: Vec<_> = fitting.collect();
             if fitting.is_empty() {
-                let misfit = keys.misfit(header);
-                return Err(no_key_fits(Some(keys.summary()), misfit).into());
+                return Err(Rejection::NoKeyFits {
+                    algorithm: header.algorithm,
+                    key_id: header.key_id.clone(),
+                    trusted: Some(keys.summary()),
+                    misfit: keys.misfit(header),
+                    standing: None,
+                }
+                .into());
             }
+            rows = Rows::default();
             fitting
         }
         TrustedKeys::Providers(providers) => {
@@ -164,22 +178,11 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
                 Ok(_) => return Err(Rejection::PayloadNotObject(None).into()),
                 Err(fault) => return Err(Rejection::PayloadNotObject(Some(fault.clone())).into()),
             };
-            rows = provider::of_issuer(providers, issuer)?;
-            let enabled: Vec<_> = rows.iter().filter(|row| row.is_for(issuer)).collect();
-            let mut fitting = Vec::new();
-            for row in &enabled {
-                fitting.extend(row.fitting(header, claimed).map(|key| (key, Some(*row))));
-            }
-            if fitting.is_empty() {
-                let misfit = enabled.iter().find_map(|row| row.misfit(header));
-                return Err(E::from(Rejected {
-                    reason: no_key_fits(None, misfit),
-                    providers: enabled.iter().map(|row| row.name.clone()).collect(),
-                }));
-            }
+            rows = of_issuer_with_key(providers, issuer, header, claimed, clock)?;
+            let fitting: Vec<_> = Fitting::of(&rows, issuer, header, claimed, clock).collect();
             // Such rows are refused when they are written, but not when they arrive by logical
             // replication, which fires no statement-level triggers.
-            let mut claimants: Vec<_> = fitting.iter().filter_map(|(_, row)| *row).collect();
+            let mut claimants: Vec<_> = fitting.iter().filter_map(|one| one.provider).collect();
             claimants.dedup_by_key(|row| Rc::as_ptr(row));
             if claimants.len() > 1 {
                 return Err(E::from(Rejected {
@@ -190,12 +193,16 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
             fitting
         }
     };
-    let verifies =
-        |(key, _): &&(&Key, _)| key.verifies(compact.signed, &compact.signature, algorithm);
+    let algorithm = header.algorithm;
+    let verifies = |one: &&Fitting| {
+        one.key
+            .verifies(compact.signed, &compact.signature, algorithm)
+    };
     match fitting.iter().take(MAX_KEYS_TRIED).find(verifies) {
-        Some((_, provider)) => Ok(provider.map(|provider| Signer {
+        Some(one) => Ok(one.provider.map(|provider| Signer {
             provider: Rc::clone(provider),
             rows: Rc::clone(&rows),
+            fetched_at: one.fetched_at,
         })),
         None => Err(E::from(Rejected {
             reason: Rejection::BadSignature {
@@ -208,10 +215,87 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
             providers: fitting
                 .iter()
                 .take(1)
-                .flat_map(|(_, row)| row.map(|row| row.name.clone()))
+                .flat_map(|one| one.provider.map(|row| row.name.clone()))
                 .collect(),
         })),
     }
+}
+
+/// A key that may verify a token.
+struct Fitting<'a> {
+    key: &'a Key,
+    /// Whose key it is.
+    provider: Option<&'a Rc<Provider>>,
+    /// When it was fetched, if it was.
+    fetched_at: Option<f64>,
+}
+
+impl<'a> Fitting<'a> {
+    /// Those of the issuer's enabled providers.
+    fn of(
+        rows: &'a Rows,
+        issuer: Option<&'a str>,
+        header: &'a Header,
+        claimed: Claimed<'a>,
+        clock: Clock,
+    ) -> impl Iterator<Item = Self> {
+        let enabled = rows.iter().filter(move |row| row.is_for(issuer));
+        enabled.flat_map(move |row| {
+            let fitting = row.fitting(header, claimed, clock);
+            fitting.map(move |(key, fetched_at)| Self {
+                key,
+                provider: Some(row),
+                fetched_at,
+            })
+        })
+    }
+}
+
+/// The providers with this issuer, of which at least one has a key that fits the token. If none has, and one
+/// follows its issuer, its keys are fetched first.
+///
+/// # Errors
+/// [`Rejection::UnknownIssuer`] and [`Rejection::NoKeyFits`]
+fn of_issuer_with_key<E: From<Rejection> + From<Rejected>>(
+    providers: &dyn Providers<E>,
+    issuer: Option<&str>,
+    header: &Header,
+    claimed: Claimed,
+    clock: Clock,
+) -> Result<Rows, E> {
+    let fits = |rows: &Rows| {
+        let mut fitting = Fitting::of(rows, issuer, header, claimed, clock);
+        fitting.next().is_some()
+    };
+    let mut rows = provider::of_issuer(providers, issuer)?;
+    if fits(&rows) {
+        return Ok(rows);
+    }
+    let lacks_key = |row: &&Rc<Provider>| row.is_for(issuer) && row.lacks_key_for(header, clock);
+    // Of several, the token does not say whose it is.
+    let mut lacking: Vec<_> = rows.iter().filter(lacks_key).map(Rc::clone).collect();
+    let lacking = lacking.pop().filter(|_| lacking.is_empty());
+    if let Some(row) = &lacking {
+        providers.fetch(row)?;
+        // Even if there was nothing to do: another session may have had them fetched since the rows were read.
+        rows = provider::of_issuer(providers, issuer)?;
+        if fits(&rows) {
+            return Ok(rows);
+        }
+    }
+    let enabled: Vec<_> = rows.iter().filter(|row| row.is_for(issuer)).collect();
+    Err(E::from(Rejected {
+        reason: Rejection::NoKeyFits {
+            algorithm: header.algorithm,
+            key_id: header.key_id.clone(),
+            trusted: None,
+            misfit: enabled.iter().find_map(|row| row.misfit(header, clock)),
+            standing: lacking
+                .and_then(|row| providers.standing(&row))
+                .map(Box::new),
+        },
+        providers: enabled.iter().map(|row| row.name.clone()).collect(),
+    }))
 }
 
 /// Stage payload: a JSON object, and its text.
@@ -281,7 +365,11 @@ mod tests {
     }
 
     fn at(now: f64) -> Clock {
-        Clock { now, skew: 60.0 }
+        Clock {
+            now,
+            skew: 60.0,
+            stale: 86_400.0,
+        }
     }
 
     const IN_2030: f64 = 1_893_456_000.0;
@@ -625,7 +713,185 @@ mod tests {
             ] {
                 assert!(!accepts(claims.clone()), "{claims}");
             }
+            // It does not say whose it is, and is reported as what it is.
+            for claims in [r#"{"iss":"\u0000"}"#, "[]"] {
+                let rejection = verify(signed(claims).as_bytes(), trusted, at(IN_2030));
+                let rejection = rejection.expect_err(claims);
+                assert!(
+                    matches!(rejection, Rejection::PayloadNotObject(_)),
+                    "{rejection:?}"
+                );
+            }
         }
+    }
+
+    /// A provider that follows its issuer, and what it has been asked.
+    struct Followed {
+        rows: std::cell::RefCell<Rows>,
+        /// What a fetch brings.
+        next: Option<Rows>,
+        fetches: std::cell::Cell<usize>,
+    }
+
+    impl Providers<Rejected> for Followed {
+        fn of_issuer(&self, issuer: Option<&str>) -> Result<Rows, Rejected> {
+            let rows = Rc::clone(&self.rows.borrow());
+            Ok(rows
+                .iter()
+                .filter(|row| row.issuer() == issuer)
+                .cloned()
+                .collect())
+        }
+
+        fn some_issuers(&self) -> Result<Vec<String>, Rejected> {
+            Ok(Vec::new())
+        }
+
+        fn fetch(&self, _: &Provider) -> Result<(), Rejected> {
+            self.fetches.set(self.fetches.get() + 1);
+            if let Some(next) = &self.next {
+                self.rows.replace(Rc::clone(next));
+            }
+            Ok(())
+        }
+    }
+
+    /// The provider of `https://i` with the keys of these names, fetched at `at`; `None`: never.
+    fn followed(keys: Option<(&[&Vector], f64)>) -> Rows {
+        let row = serde_json::json!({
+            "name": "followed", "issuer": "https://i", "jwks": null, "jwks_url": null, "audience": null,
+            "authorized_parties": null, "algorithms": null, "required_claims": [], "role_claim": ["role"],
+            "allowed_roles": [], "default_role": null, "enabled": true, "written_by_superuser": true,
+            "created_at": "then", "updated_at": "now"
+        });
+        let provider =
+            Provider::new(serde_json::from_value(row).expect("a row")).expect("a provider");
+        assert!(provider.follows());
+        let fetched = keys.map(|(keys, at)| {
+            let keys: Vec<_> = keys.iter().map(|vector| &vector.jwk).collect();
+            let set = serde_json::json!({ "keys": keys });
+            let published = KeySet::published(set.to_string().as_bytes()).expect("a set");
+            crate::Fetched {
+                keys: published.keys,
+                at,
+            }
+        });
+        Rc::from([Rc::new(provider.with(fetched))])
+    }
+
+    #[test]
+    fn keys_are_fetched_for_a_token_that_names_another_and_for_no_other() {
+        let vectors = vectors();
+        let of = |alg: &str| vectors.iter().find(|vector| vector.alg == alg).expect(alg);
+        let (rs, es) = (of("RS256"), of("ES256"));
+        // Such a header and any payload: it does not come to the signature.
+        let token = |header: Value, iss: &str| {
+            let payload = serde_json::json!({"iss": iss});
+            let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+            format!("{}.{}.AAAA", part(header), part(payload))
+        };
+        let kid = |vector: &Vector| vector.jwk["kid"].clone();
+        let ours = "https://i";
+        for (known, header, iss, fetches) in [
+            (None, serde_json::json!({"alg": "RS256"}), ours, 1),
+            (
+                None,
+                serde_json::json!({"alg": "RS256", "kid": "new"}),
+                ours,
+                1,
+            ),
+            (
+                Some(rs),
+                serde_json::json!({"alg": "RS256", "kid": "new"}),
+                ours,
+                1,
+            ),
+            (Some(rs), serde_json::json!({"alg": "ES256"}), ours, 1),
+            // What is published holds no secret.
+            (
+                None,
+                serde_json::json!({"alg": "HS256", "kid": "new"}),
+                ours,
+                0,
+            ),
+            // The key is known, and not for this.
+            (
+                Some(rs),
+                serde_json::json!({"alg": "ES256", "kid": kid(rs)}),
+                ours,
+                0,
+            ),
+            // A bad signature.
+            (
+                Some(rs),
+                serde_json::json!({"alg": "RS256", "kid": kid(rs)}),
+                ours,
+                0,
+            ),
+            (Some(rs), serde_json::json!({"alg": "RS256"}), ours, 0),
+            (
+                None,
+                serde_json::json!({"alg": "RS256", "kid": "new"}),
+                "https://other",
+                0,
+            ),
+            (
+                None,
+                serde_json::json!({"alg": "RS256", "typ": "dpop+jwt"}),
+                ours,
+                0,
+            ),
+        ] {
+            let known = known.map(|vector| [vector]);
+            let providers = Followed {
+                rows: followed(known.as_ref().map(|keys| (&keys[..], 0.0))).into(),
+                next: None,
+                fetches: 0.into(),
+            };
+            let token = token(header.clone(), iss);
+            let rejected = verify(
+                token.as_bytes(),
+                TrustedKeys::Providers(&providers),
+                at(0.0),
+            );
+            assert!(rejected.is_err());
+            assert_eq!(providers.fetches.get(), fetches, "{header} {iss}");
+        }
+        // What comes is looked at once.
+        let providers = Followed {
+            rows: followed(None).into(),
+            next: Some(followed(Some((&[es], 0.0)))),
+            fetches: 0.into(),
+        };
+        let rejection = verify(
+            token(serde_json::json!({"alg": "ES256", "kid": kid(es)}), ours).as_bytes(),
+            TrustedKeys::Providers(&providers),
+            at(0.0),
+        );
+        assert!(
+            matches!(rejection, Err(Rejection::BadSignature { .. })),
+            "{rejection:?}"
+        );
+        assert_eq!(providers.fetches.get(), 1);
+    }
+
+    #[test]
+    fn fetched_keys_count_until_they_are_stale_and_not_a_moment_longer() {
+        let rs = vectors().into_iter().find(|vector| vector.alg == "RS256");
+        let rs = rs.expect("a vector");
+        let rows = followed(Some((&[&rs], 1000.0)));
+        let members = Header::members(br#"{"alg":"RS256"}"#).expect("a header");
+        let header = Header::from_members(&members).expect("a header");
+        let row = &rows[0];
+        let counts = |now| {
+            row.fitting(&header, Claimed::default(), at(now))
+                .next()
+                .is_some()
+        };
+        assert!(counts(1000.0) && counts(87_399.9));
+        assert!(!counts(87_400.0));
+        // Then they are worth fetching again.
+        assert!(row.lacks_key_for(&header, at(87_400.0)));
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::fmt;
 
 use crate::json::Fault;
-use crate::key::{HMAC, SECRET_AS_TYPED};
+use crate::key::{HMAC, SECRET_AS_TYPED, is_hmac};
 use crate::quoted::quoted;
-use crate::rejection::{Looks, Misfit, Near, Part, Rejected, Rejection, RoleFault, Stage};
+use crate::rejection::{
+    Attempt, Looks, Misfit, Near, NoAttempt, Part, Rejected, Rejection, RoleFault, Stage, Standing,
+};
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -114,6 +116,7 @@ impl Rejection {
                 algorithm,
                 key_id,
                 trusted,
+                standing,
                 ..
             } => {
                 let key_id = match key_id {
@@ -121,9 +124,10 @@ impl Rejection {
                     None => "no \"kid\"".into(),
                 };
                 let token = format!("the token has \"alg\" \"{algorithm:?}\" and {key_id}");
-                match trusted {
-                    Some(keys) => format!("{token}; trusted keys: {keys}"),
-                    None => token,
+                match (trusted, standing) {
+                    (Some(keys), _) => format!("{token}; trusted keys: {keys}"),
+                    (None, Some(standing)) => format!("{token}; {}", standing.last),
+                    (None, None) => token,
                 }
             }
             Self::SeveralProviders => "more than one provider has a matching key".into(),
@@ -260,11 +264,7 @@ impl Rejection {
             Self::BadSignature { tried, fitting, .. } if tried < fitting => {
                 "Give the keys a \"kid\", so that a token says which one signed it."
             }
-            Self::BadSignature { algorithm, .. }
-                if HMAC.iter().any(|(one, _)| one == algorithm) =>
-            {
-                SECRET_AS_TYPED
-            }
+            Self::BadSignature { algorithm, .. } if is_hmac(*algorithm) => SECRET_AS_TYPED,
             Self::Missing => "To forget a token, call auth.logout().",
             Self::NoTrustedKeys => {
                 "Register a provider in auth.providers, or give the connection its keys in pg_session_jwt.jwk."
@@ -276,6 +276,10 @@ impl Rejection {
             } => {
                 "A key that would fit is for another issuer, as its member \"issuer\" says: register the keys of the token's own. Entra's for tokens of version 1 are at https://login.microsoftonline.com/<tenant>/discovery/keys."
             }
+            Self::NoKeyFits {
+                standing: Some(standing),
+                ..
+            } => return Some(standing.hint()),
             Self::NoKeyFits { .. } => {
                 "If the issuer has rotated its keys, add the new ones from its JWK Set."
             }
@@ -296,6 +300,102 @@ impl Rejection {
             _ => return None,
         };
         Some(fixed.into())
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::None => f.write_str("the issuer's keys have not been fetched yet"),
+            Self::Fetched { seconds_ago } => {
+                write!(
+                    f,
+                    "the issuer's keys were fetched {} ago",
+                    span(seconds_ago)
+                )
+            }
+            Self::Failed {
+                seconds_ago,
+                fetched_seconds_ago: None,
+            } => write!(
+                f,
+                "the attempt to fetch the issuer's keys failed {} ago",
+                span(seconds_ago)
+            ),
+            Self::Failed {
+                seconds_ago,
+                fetched_seconds_ago: Some(fetched),
+            } => write!(
+                f,
+                "the issuer's keys were fetched {} ago, and the last attempt failed {} ago",
+                span(fetched),
+                span(seconds_ago)
+            ),
+            Self::Stale {
+                fetched_seconds_ago,
+            } => write!(
+                f,
+                "the issuer's keys do not count any more: they were fetched {} ago",
+                span(fetched_seconds_ago)
+            ),
+        }
+    }
+}
+
+/// A time in words: whole seconds, minutes or hours.
+fn span(seconds: f64) -> String {
+    let seconds = seconds.max(0.0);
+    let (count, unit) = match seconds {
+        _ if seconds < 120.0 => (seconds, "s"),
+        _ if seconds < 7200.0 => (seconds / 60.0, "min"),
+        _ => (seconds / 3600.0, "h"),
+    };
+    format!("{} {unit}", count.floor())
+}
+
+impl Standing {
+    /// What the reader can do.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let fixed = match &self.why {
+            Some(NoAttempt::StillFetching) => {
+                "The issuer's keys are being fetched: try again in a moment."
+            }
+            Some(NoAttempt::CoolingDown { seconds_left }) => {
+                return format!(
+                    "Keys are not fetched again within the next {}. auth.provider_keys shows what came of the last attempt.",
+                    span(seconds_left.ceil())
+                );
+            }
+            Some(NoAttempt::NotAllowed { host }) => {
+                return format!(
+                    "Keys are not fetched from {}: a superuser may add this host to pg_session_jwt.fetch_hosts, or write the provider's row.",
+                    quoted(host)
+                );
+            }
+            Some(NoAttempt::NoAddress) => {
+                "The issuer is no address that keys could be fetched from: give the provider a jwks_url, or its keys in jwks."
+            }
+            Some(NoAttempt::Standby) => {
+                "A standby does not fetch keys: they come from the primary, once a token has been presented there or auth.refresh() been called."
+            }
+            Some(NoAttempt::ParallelWorker) => {
+                "Keys are not fetched in a parallel worker: present the token in a statement of its own."
+            }
+            Some(NoAttempt::NoPlace) => {
+                "As many keys as may be are being fetched already: try again in a moment."
+            }
+            Some(NoAttempt::NoWorker) => {
+                "No background worker is free to fetch the issuer's keys: max_worker_processes must be greater than max_parallel_workers."
+            }
+            None => match self.last {
+                Attempt::Fetched { .. } => {
+                    "The issuer does not publish the key of this token: compare its \"kid\" with the issuer's key set."
+                }
+                _ => "auth.provider_keys shows why the issuer's keys could not be fetched.",
+            },
+        };
+        fixed.into()
     }
 }
 

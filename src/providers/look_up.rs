@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
-use pg_session_jwt_jose::{Providers, Rows};
+use pg_session_jwt_jose::{Provider, Rows};
 
+use super::following::Following;
 use super::{ISSUER, row, signal};
 use crate::datum;
 use crate::error::Error;
@@ -25,15 +26,25 @@ struct Issuer {
     name: Option<String>,
     /// The rows as JSON. Only if they differ are they parsed again: whatever Postgres did to a row, this
     /// notices a change, and no other.
-    texts: Vec<String>,
+    texts: Vec<Text>,
     providers: Rows,
+    /// For each of them, if it follows its issuer.
+    following: Vec<Option<Rc<Following>>>,
     /// The [`signal::number`] before they were read.
     read_at: u64,
 }
 
+/// A row of `auth.providers`, and the one of `auth.provider_keys` that belongs to it.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Text {
+    row: String,
+    keys: Option<String>,
+}
+
 impl Issuer {
     fn bytes(&self) -> usize {
-        self.texts.iter().map(String::len).sum()
+        let bytes = |text: &Text| text.row.len() + text.keys.as_ref().map_or(0, String::len);
+        self.texts.iter().map(bytes).sum()
     }
 }
 
@@ -94,20 +105,30 @@ fn last_used_has_row() -> bool {
     last.is_some_and(|name| of_issuer(name.as_deref()).is_ok_and(|rows| !rows.is_empty()))
 }
 
-/// The table, for verifying a token.
-pub(crate) struct Registered;
+/// The issuers of a few enabled providers.
+pub(super) fn some_issuers() -> Vec<String> {
+    let some = signal::table().map_or_else(Vec::new, |table| {
+        table::first_texts(table, ISSUER, c"enabled", ISSUERS_COMPARED)
+    });
+    some.into_iter().flat_map(datum::from_server).collect()
+}
 
-impl Providers<Error> for Registered {
-    fn of_issuer(&self, issuer: Option<&str>) -> Result<Rows, Error> {
-        of_issuer(issuer)
-    }
-
-    fn some_issuers(&self) -> Result<Vec<String>, Error> {
-        let some = signal::table().map_or_else(Vec::new, |table| {
-            table::first_texts(table, ISSUER, c"enabled", ISSUERS_COMPARED)
-        });
-        Ok(some.into_iter().flat_map(datum::from_server).collect())
-    }
+/// What is known now of the keys of a provider; `None` if it does not follow its issuer, or is gone.
+///
+/// # Errors
+/// As [`of_issuer`].
+pub(super) fn following(provider: &Provider) -> Result<Option<Rc<Following>>, Error> {
+    of_issuer(provider.issuer())?;
+    Ok(KNOWN.with(|known| {
+        let known = known.borrow();
+        // It is the one that was used last.
+        let issuer = known.issuers.last()?;
+        let place = issuer
+            .providers
+            .iter()
+            .position(|one| one.name == provider.name)?;
+        issuer.following.get(place)?.clone()
+    }))
 }
 
 /// The providers of an issuer, enabled or not; `None`: those for tokens without `iss`. The same ones as
@@ -134,7 +155,10 @@ fn read(name: Option<&str>, known: Option<Issuer>, now: u64) -> Result<Issuer, E
         && let Ok(value) = name.map(datum::to_server).transpose()
     {
         for row in table::rows(table, ISSUER, value.as_ref().map(|value| value.to_bytes()))? {
-            texts.push(row.json.map_err(Error::Unrepresentable)?);
+            texts.push(Text {
+                keys: keys_of(&row)?,
+                row: row.json.map_err(Error::Unrepresentable)?,
+            });
         }
         // By name, with which they begin: errors list them.
         texts.sort_unstable();
@@ -147,12 +171,26 @@ fn read(name: Option<&str>, known: Option<Issuer>, now: u64) -> Result<Issuer, E
             ..known
         });
     }
-    let read = |text: &String| row::provider(text).map(Rc::new);
-    let providers: Result<Rows, Error> = texts.iter().map(read).collect();
+    let (mut providers, mut following) = (Vec::new(), Vec::new());
+    for text in &texts {
+        let (provider, keys) = row::read(&text.row, text.keys.as_deref())?;
+        providers.push(Rc::new(provider));
+        following.push(keys.map(Rc::new));
+    }
     Ok(Issuer {
         name: name.map(str::to_owned),
-        providers: providers?,
+        providers: providers.into(),
+        following,
         texts,
         read_at: now,
     })
+}
+
+/// The row of `auth.provider_keys` that belongs to a provider's.
+fn keys_of(row: &table::Row) -> Result<Option<String>, Error> {
+    let (Some(table), Some(name)) = (signal::keys_table(), &row.name) else {
+        return Ok(None);
+    };
+    let rows = table::rows(table, c"provider", Some(name))?;
+    Ok(rows.into_iter().find_map(|row| row.json.ok()))
 }

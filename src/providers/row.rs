@@ -1,17 +1,60 @@
 //! A row of `auth.providers`, read.
 
 use pg_session_jwt_jose::{Provider, ProviderError, ProviderRow};
+use serde::Deserialize;
 use serde_json::Value;
 
+use super::following::Following;
 use crate::error::Error;
 use crate::memory;
 
-/// The provider that a row describes.
+/// The provider that a row describes, and what there is to know of its issuer's keys, if it follows them.
+/// `keys` is its row of `auth.provider_keys`.
 ///
 /// # Errors
 /// [`Error::Provider`], [`Error::OutOfMemory`]
+pub(super) fn read(json: &str, keys: Option<&str>) -> Result<(Provider, Option<Following>), Error> {
+    let row = parse(json)?;
+    let by_superuser = row.written_by_superuser == Some(true);
+    let following = Following::new(row.issuer.as_deref(), row.jwks_url.as_deref(), by_superuser);
+    let provider = Provider::new(row)?;
+    if !provider.follows() {
+        return Ok((provider, None));
+    }
+    let (following, fetched) = following.with(keys)?;
+    Ok((provider.with(fetched), Some(following)))
+}
+
+/// The provider that a row describes, without the keys that were fetched for it.
+///
+/// # Errors
+/// As [`read`].
 pub(super) fn provider(json: &str) -> Result<Provider, Error> {
-    Ok(Provider::new(parse(json)?)?)
+    read(json, None).map(|(provider, _)| provider)
+}
+
+/// What says where keys are fetched from.
+#[derive(Deserialize)]
+pub(super) struct Address {
+    pub issuer: Option<String>,
+    pub jwks_url: Option<String>,
+    /// `None` in a catalog of before 1.1.0.
+    pub written_by_superuser: Option<bool>,
+}
+
+/// The address in a row.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn address(json: &str) -> Result<Address, Error> {
+    memory::room_to_read(json.len())?;
+    serde_json::from_str(json).map_err(|_| {
+        Error::Provider(ProviderError {
+            name: String::new(),
+            detail: "the row is not usable JSON".into(),
+            hint: "Copy the keys as the issuer publishes them.",
+        })
+    })
 }
 
 fn parse(json: &str) -> Result<ProviderRow, Error> {

@@ -1,4 +1,4 @@
-//! The table of providers, and the signal that its rows have changed.
+//! The tables of providers and of their fetched keys, and the signal that rows have changed.
 
 #![allow(unsafe_code, reason = "invalidation messages")]
 
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Oid};
 
+use crate::extension;
 use crate::guc;
 use crate::table;
 
@@ -17,8 +18,10 @@ static NUMBER: AtomicU64 = AtomicU64::new(1);
 static NOTIFIED: AtomicBool = AtomicBool::new(true);
 /// The table that is listened to; 0 while there is none, and any relation may become it.
 static TABLE: AtomicU32 = AtomicU32::new(0);
+/// The table of fetched keys; 0 while there is none.
+static KEYS: AtomicU32 = AtomicU32::new(0);
 
-/// The trigger that notifies (sql/auth.sql).
+/// The trigger of both tables that notifies (sql/auth.sql).
 const NOTIFIER: &CStr = c"check_provider";
 
 /// Starts listening.
@@ -35,7 +38,7 @@ pub(crate) fn define() {
 #[pg_guard]
 unsafe extern "C-unwind" fn invalidate(_argument: pg_sys::Datum, relation: Oid) {
     let (table, relation) = (TABLE.load(Relaxed), relation.to_u32());
-    if table == 0 || relation == 0 || table == relation {
+    if table == 0 || relation == 0 || table == relation || KEYS.load(Relaxed) == relation {
         changed();
     }
 }
@@ -63,10 +66,12 @@ pub(super) fn number() -> u64 {
 
 /// Finds the table, and listens to it from then on.
 pub(super) fn find_table() -> Option<Oid> {
-    let table = extension_table();
+    let table = extension::providers();
+    let keys = table.and_then(extension::keys_beside);
     TABLE.store(table.map_or(0, Oid::to_u32), Relaxed);
-    let is_notified = table.is_none_or(|table| table::has_always_trigger(table, NOTIFIER));
-    NOTIFIED.store(is_notified, Relaxed);
+    KEYS.store(keys.map_or(0, Oid::to_u32), Relaxed);
+    let is_notified = |table| table::has_always_trigger(table, NOTIFIER);
+    NOTIFIED.store(table.into_iter().chain(keys).all(is_notified), Relaxed);
     table
 }
 
@@ -75,13 +80,7 @@ pub(super) fn table() -> Option<Oid> {
     Some(Oid::from(TABLE.load(Relaxed))).filter(|table| *table != Oid::INVALID)
 }
 
-/// Whether `relation` is the table, for a trigger function that may have been attached to another one.
-pub(crate) fn is_table(relation: Oid) -> bool {
-    extension_table() == Some(relation)
-}
-
-/// `auth.providers`: the first table in the extension's own record of its configuration tables, which
-/// stays the same whatever is renamed or moved. `None` before ALTER EXTENSION … UPDATE.
-fn extension_table() -> Option<Oid> {
-    table::extension_config(c"pg_session_jwt").first().copied()
+/// The table of fetched keys.
+pub(super) fn keys_table() -> Option<Oid> {
+    Some(Oid::from(KEYS.load(Relaxed))).filter(|table| *table != Oid::INVALID)
 }

@@ -6,10 +6,13 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::mem::ManuallyDrop;
 
-use pg_session_jwt_jose::{ProviderError, quoted};
+use pg_session_jwt_fetch::{Source, SourceError};
+use pg_session_jwt_jose::{Provider, ProviderError, quoted};
 use pgrx::pg_sys::{self, Oid};
 
-use super::{ISSUER, row};
+use super::ISSUER;
+use super::following::Following;
+use super::row::{self, Address};
 use crate::datum;
 use crate::error::{self, Error};
 use crate::table;
@@ -31,12 +34,44 @@ thread_local! {
     };
 }
 
-/// Checks a row that is about to be written, and remembers its issuer for [`check_apart`].
+/// **The rule that says whether a superuser wrote a row**: where keys may be fetched for it depends on that.
+/// One who changes it without touching the address leaves it as it is, unless he is a superuser. A row that a
+/// superuser restores, or receives by logical replication, stays whose it was.
+///
+/// # Errors
+/// [`Error::Provider`], [`Error::OutOfMemory`]
+pub(crate) fn written_by_superuser(new: &str, old: Option<&str>) -> Result<Option<bool>, Error> {
+    let new = row::address(new)?;
+    // SAFETY: a plain read of the session's state.
+    let is_superuser = unsafe { pg_sys::superuser() };
+    let Some(said) = new.written_by_superuser else {
+        return Ok(None);
+    };
+    Ok(Some(match old {
+        None => is_superuser && said,
+        Some(_) if is_superuser => said || !is_replica(),
+        Some(old) => {
+            let old = row::address(old)?;
+            old.written_by_superuser == Some(true)
+                && (old.issuer, old.jwks_url) == (new.issuer, new.jwks_url)
+        }
+    }))
+}
+
+/// Whether rows are those that logical replication brings, or are written as if they were.
+pub(crate) fn is_replica() -> bool {
+    // SAFETY: a plain read of the session's state.
+    unsafe { pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32 }
+}
+
+/// Checks a row that is about to be written, and remembers its issuer for [`check_apart`]. `old` is the row that it
+/// takes the place of.
 ///
 /// # Errors
 /// [`Error::Provider`].
-pub(crate) fn check_row(json: &str) -> Result<(), Error> {
-    let provider = row::provider(json)?;
+pub(crate) fn check_row(json: &str, old: Option<&str>) -> Result<(), Error> {
+    let (provider, following) = row::read(json, None)?;
+    check_address(&provider, row::address(json)?, following, old)?;
     let issuer = provider.issuer().map(str::to_owned);
     if issuer.as_ref().is_some_and(|i| i.len() > MAX_ISSUER_BYTES) {
         return Err(Error::Provider(ProviderError {
@@ -59,6 +94,56 @@ pub(crate) fn check_row(json: &str) -> Result<(), Error> {
             }
             written.issuers.insert(issuer);
         });
+    }
+    Ok(())
+}
+
+/// Checks the address of keys, and warns if they will not be fetched.
+fn check_address(
+    provider: &Provider,
+    address: Address,
+    following: Option<Following>,
+    old: Option<&str>,
+) -> Result<(), Error> {
+    // In a catalog of before 1.1.0 it is not used, but has been checked as well.
+    let of_url = address.jwks_url.as_deref();
+    let of_url = of_url.and_then(|url| Source::of(None, Some(url)).err());
+    let of_row = following
+        .as_ref()
+        .and_then(|following| following.fault().cloned());
+    if let Some(SourceError { detail, hint }) = of_url.or(of_row) {
+        return Err(Error::Provider(ProviderError {
+            name: provider.name.clone(),
+            detail,
+            hint,
+        }));
+    }
+    let was_superusers = match old {
+        Some(old) => row::address(old)?.written_by_superuser == Some(true),
+        None => true,
+    };
+    if let Some(host) = following.as_ref().and_then(Following::host)
+        && address.written_by_superuser == Some(true)
+        && !was_superusers
+    {
+        let name = quoted(&provider.name);
+        error::warn(
+            &format!("provider {name} is a superuser's from now on"),
+            &format!("Keys are fetched for it from {}.", quoted(host)),
+            "Check its issuer and jwks_url: requests go there now.",
+        );
+    }
+    let obstacle = following.and_then(|following| {
+        let why = following.obstacle_for_writer()?;
+        Some(following.standing(Some(why)))
+    });
+    if let Some(standing) = obstacle {
+        let name = quoted(&provider.name);
+        error::warn(
+            &format!("keys of provider {name} are not fetched"),
+            "Only a superuser may have keys fetched from any host.",
+            &standing.hint(),
+        );
     }
     Ok(())
 }

@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
-use pg_session_jwt_jose::{MAX_TOKEN_BYTES, Rejected, Rejection, Stage, TrustedKeys, verify};
+use pg_session_jwt_jose::{
+    Clock, MAX_TOKEN_BYTES, Rejected, Rejection, Stage, TrustedKeys, verify,
+};
 use serde_json::Map;
 
 use super::clock;
@@ -89,13 +91,16 @@ thread_local! {
 /// them in force.
 fn verified(token: &[u8], keys: &Keys) -> Result<Rc<Identity>, Error> {
     let now = clock::now();
-    if let Some(identity) = kept(token, keys)? {
+    if let Some(identity) = kept(token, keys, now)? {
         identity.check_time(now)?;
         return Ok(identity);
     }
-    let of_session;
+    let (of_session, registered);
     let trusted = match keys {
-        Keys::Providers => TrustedKeys::Providers(&providers::Registered),
+        Keys::Providers => {
+            registered = providers::Registered::default();
+            TrustedKeys::Providers(&registered)
+        }
         Keys::Session => {
             of_session = session_keys()?;
             of_session
@@ -120,7 +125,7 @@ fn verified(token: &[u8], keys: &Keys) -> Result<Rc<Identity>, Error> {
 }
 
 /// The identity of a token that was verified before, with the keys that are trusted now.
-fn kept(token: &[u8], keys: &Keys) -> Result<Option<Rc<Identity>>, Error> {
+fn kept(token: &[u8], keys: &Keys, now: Clock) -> Result<Option<Rc<Identity>>, Error> {
     let identity = KEPT.with(|kept| {
         let mut kept = kept.borrow_mut();
         if kept.epoch != guc::jwk_epoch() {
@@ -134,7 +139,7 @@ fn kept(token: &[u8], keys: &Keys) -> Result<Option<Rc<Identity>>, Error> {
         return Ok(None);
     };
     let is_current = match &identity.signer {
-        Some(signer) => signer.is_among(&providers::of_issuer(signer.provider.issuer())?),
+        Some(signer) => signer.is_among(&providers::of_issuer(signer.provider.issuer())?, now),
         None => true,
     };
     Ok(is_current.then_some(identity))
@@ -161,6 +166,7 @@ pub(super) fn examine(token: Option<&[u8]>) -> Result<(Presentation, Rc<Identity
             progress: Progress::default(),
         };
         let identity = accept(&mut presented, &Keys::trusted()?)?;
+        identity.keep_keys_fresh(clock::now())?;
         Ok((presented, identity))
     }))
 }
@@ -205,7 +211,9 @@ pub(crate) fn present_authorization_header() -> Result<(), Error> {
 /// If it is not accepted.
 pub(crate) fn verify_only(token: &[u8]) -> Result<Rc<Identity>, Error> {
     enter()?;
-    audited(Keys::trusted().and_then(|keys| verified(token, &keys)))
+    let identity = audited(Keys::trusted().and_then(|keys| verified(token, &keys)))?;
+    identity.keep_keys_fresh(clock::now())?;
+    Ok(identity)
 }
 
 /// Writes to the audit log that a token is now in force.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use pg_session_jwt_jose::Clock;
 use pgrx::pg_sys;
 
+use crate::datum;
 use crate::guc;
 
 /// The statement, by its start time, in which the identity was last checked against the clock.
@@ -41,8 +42,6 @@ fn statement_start() -> i64 {
 
 /// The time, with the administrator's tolerance.
 pub(super) fn now() -> Clock {
-    /// 1970-01-01 to 2000-01-01, where Postgres's timestamps begin.
-    const POSTGRES_EPOCH_SECONDS: f64 = 946_684_800.0;
     // A parallel worker must not reject as expired what its leader accepted when the query began.
     // SAFETY: plain reads.
     let microseconds = unsafe {
@@ -52,13 +51,9 @@ pub(super) fn now() -> Clock {
             pg_sys::GetCurrentTimestamp()
         }
     };
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "2^53 microseconds are 285 years"
-    )]
-    let now = microseconds as f64 / 1e6 + POSTGRES_EPOCH_SECONDS;
     Clock {
-        now,
+        now: datum::seconds(microseconds),
         skew: guc::clock_skew(),
+        stale: guc::fetch_stale(),
     }
 }

@@ -1,6 +1,7 @@
 //! The identity that SQL can ask about.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::rc::Rc;
 
 use pg_session_jwt_jose::{
@@ -14,6 +15,7 @@ use crate::datum;
 use crate::error::Error;
 use crate::jsonb::LazyJsonb;
 use crate::memory::{self, MAX_CLAIMS_BYTES};
+use crate::providers;
 
 /// A user's identity, or none.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct Identity {
     /// Why the source's value is not valid claims.
     pub(super) fault: Option<String>,
     jsonb: Option<LazyJsonb>,
+    /// When to look whether the signer's keys have become old, in seconds since the epoch.
+    look_at_keys_at: Cell<f64>,
 }
 
 impl Identity {
@@ -43,6 +47,7 @@ impl Identity {
             roles: Rc::default(),
             fault: None,
             jsonb: None,
+            look_at_keys_at: Cell::new(f64::MIN),
         }
     }
 
@@ -120,6 +125,27 @@ impl Identity {
             reason,
             providers: self.provider().map(str::to_owned).into_iter().collect(),
         }
+    }
+
+    /// Whether the key that signed the token still counts, as far as time is concerned.
+    pub(super) fn is_fresh(&self, now: Clock) -> bool {
+        self.signer
+            .as_ref()
+            .is_none_or(|signer| signer.is_fresh(now))
+    }
+
+    /// If the signer follows its issuer and its keys have become old, has them fetched, without waiting for it.
+    pub(super) fn keep_keys_fresh(&self, now: Clock) -> Result<(), Error> {
+        if let Some(signer) = &self.signer
+            && now.now >= self.look_at_keys_at.get()
+        {
+            let at = match signer.provider.follows() {
+                true => providers::keep_fresh(&signer.provider)?,
+                false => f64::MAX,
+            };
+            self.look_at_keys_at.set(at);
+        }
+        Ok(())
     }
 
     pub(super) fn check_time(&self, now: Clock) -> Result<(), Error> {

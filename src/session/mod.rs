@@ -28,6 +28,7 @@ pub(crate) use trust::{Source, check_keys, pin_keys};
 
 use crate::error::{self, Error};
 use crate::guc::{self, Presentation};
+use crate::providers::{self, Refreshed};
 use trust::{Keys, Trust};
 
 /// What need not be derived again. All of it may be dropped at any time.
@@ -67,12 +68,13 @@ fn in_force() -> Result<Rc<Identity>, Error> {
     let epoch = guc::epoch();
     let known = CACHES.with(|caches| caches.borrow().identity.clone());
     let identity = match known {
-        Some((derived_at, identity)) if derived_at == epoch => {
+        Some((derived_at, identity)) if derived_at == epoch && identity.is_fresh(clock::now()) => {
             identity.check_time(clock::now())?;
             identity
         }
         _ => derive()?,
     };
+    identity.keep_keys_fresh(clock::now())?;
     // request.jwt.claims can change without notice: nothing that depends on them may be cached.
     if !matches!(identity.source, Source::RequestClaims | Source::None) {
         let kept = Some((epoch, Rc::clone(&identity)));
@@ -126,6 +128,16 @@ fn from_request(claims: Vec<u8>) -> Result<Rc<Identity>, Error> {
         caches.borrow_mut().request_claims = Some((claims, Rc::clone(&identity)));
     });
     Ok(identity)
+}
+
+/// Has the keys of a provider fetched now, or those of all that follow their issuer.
+///
+/// # Errors
+/// As [`providers::refresh`], and in a session in which a parameter was refused: where to ask, and whom to believe,
+/// would not be what the administrator has set.
+pub(crate) fn refresh(provider: Option<&str>) -> Result<Vec<Refreshed>, Error> {
+    trust::enter()?;
+    providers::refresh(provider)
 }
 
 /// One sentence on why there is no `sub`, for an identity derived without an error.

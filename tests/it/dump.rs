@@ -109,7 +109,7 @@ fn a_dumped_database_is_restored_with_its_providers() {
         assert_eq!(after.rows(GRANTS), before.rows(GRANTS));
         assert_eq!(
             after.rows("SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'auth.providers'::regclass ORDER BY 1"),
-            ["check_provider|A", "providers_written|A"]
+            ["check_provider|A", "forget_all_keys|A", "forget_keys|A", "forget_keys_of_name|A", "providers_written|A"]
         );
         let mut app = to.app();
         app.refused("TABLE auth.providers")

@@ -10,15 +10,22 @@ fn issuers() -> Vec<Value> {
     serde_json::from_str(include_str!("../vectors/issuers.json")).expect("vectors")
 }
 
-/// The statements that a section gives to psql, and its policy.
+/// The statements that a section gives, and its policy.
 fn section<'a>(page: &'a str, name: &str) -> (String, &'a str) {
     let (_, section) = page.split_once(&format!("\n### {name}\n")).expect(name);
     let section = section.split("\n#").next().expect("a section");
-    let statements = section.split("<<'SQL'\n").skip(1).map(|rest| {
-        let (statements, _) = rest.split_once("\nSQL\n").expect("an end");
-        statements
-    });
-    let statements = statements.collect::<Vec<_>>().join("\n");
+    // A block of SQL, or one that a shell gives to psql.
+    let between = |start: &str, end: &str| -> Vec<&str> {
+        let rests = section.split(start).skip(1);
+        rests
+            .map(|rest| rest.split_once(end).expect("an end").0)
+            .collect()
+    };
+    let all = [
+        between("```sql\n", "\n```"),
+        between("<<'SQL'\n", "\nSQL\n"),
+    ];
+    let statements = all.concat().join("\n");
     let (_, policy) = section.split_once("\nPolicy: `").expect("a policy");
     (statements, policy.split('`').next().expect("an end"))
 }
@@ -93,6 +100,14 @@ fn every_issuer_in_the_documentation_works_as_its_section_says() {
         owner.run("CREATE EXTENSION pg_session_jwt");
         owner.run(&statements);
         owner.run(text(&issuer["change"]).unwrap_or_default());
+        // As if the keys had been fetched from where they are.
+        owner.run(&format!(
+            "INSERT INTO auth.provider_keys
+             SELECT name, issuer, coalesce(jwks_url, rtrim(issuer, '/') || '/.well-known/openid-configuration'),
+                 {}, now(), now(), now() + interval '1 h', 0
+             FROM auth.providers WHERE jwks IS NULL",
+            sql_text(&issuer["jwks"].to_string())
+        ));
         owner.run(&format!(
             "CREATE TABLE things (whose text, user_id text, uid uuid, repository text);
              INSERT INTO things VALUES ('another''s', 'x', '00000000-0000-0000-0000-000000000000', 'x/y');

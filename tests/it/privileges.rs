@@ -79,14 +79,19 @@ fn assert_contract(db: &Database, extension_owner: &str) {
         let (object, privileges) = member.split_once('|').unwrap();
         let wanted = match object {
             // From 17 on the array of rows is a member as well.
-            "schema auth" | "type auth.providers" | "type auth.providers[]" => {
-                "PUBLIC=USAGE".to_owned()
-            }
+            "schema auth"
+            | "type auth.providers"
+            | "type auth.providers[]"
+            | "type auth.provider_keys"
+            | "type auth.provider_keys[]" => "PUBLIC=USAGE".to_owned(),
+            "table auth.provider_keys" => may(&["SELECT"]),
             "table auth.providers" => may(&["DELETE", "INSERT", "SELECT", "TRUNCATE", "UPDATE"]),
-            "function auth.init(text)" | "function auth.create_roles()" => may(&["EXECUTE"]),
-            "function auth.check_provider()" | "function auth.providers_written()" => {
-                "-".to_owned()
-            }
+            "function auth.init(text)"
+            | "function auth.create_roles()"
+            | "function auth.refresh(text)" => may(&["EXECUTE"]),
+            "function auth.check_provider()"
+            | "function auth.providers_written()"
+            | "function auth.forget_keys()" => "-".to_owned(),
             _ => {
                 assert!(object.starts_with("function auth."), "unexpected: {member}");
                 "PUBLIC=EXECUTE".to_owned()
@@ -422,9 +427,13 @@ fn from_1_0_0_what_an_administrator_granted_or_revoked_stays() {
          REVOKE EXECUTE ON FUNCTION auth.email() FROM PUBLIC;
          REVOKE USAGE ON SCHEMA auth FROM PUBLIC;"
     ));
+    // And what is new.
     let touched = "object IN ('table auth.providers', 'function auth.init(text)',
-                              'function auth.create_roles()')";
-    let rest = format!("SELECT * FROM ({MEMBERS}) m WHERE NOT {touched}");
+                              'function auth.create_roles()', 'table auth.provider_keys',
+                              'function auth.refresh(text)', 'function auth.forget_keys()')";
+    let rest = format!(
+        "SELECT * FROM ({MEMBERS}) m WHERE NOT {touched} AND object NOT LIKE 'type auth.provider_keys%'"
+    );
     let before = session.rows(&rest);
     session.run("ALTER EXTENSION pg_session_jwt UPDATE");
     assert_eq!(session.rows(&rest), before);
@@ -440,10 +449,13 @@ fn from_1_0_0_what_an_administrator_granted_or_revoked_stays() {
             "function auth.create_roles()|{}|0",
             with("pg_database_owner", "EXECUTE*")
         ),
+        "function auth.forget_keys()|-|0".to_owned(),
         format!(
             "function auth.init(text)|{owner}=EXECUTE* {reader}=EXECUTE {}|0",
             with("pg_database_owner", "EXECUTE*")
         ),
+        format!("function auth.refresh(text)|{owner}=EXECUTE* pg_database_owner=EXECUTE*|0"),
+        format!("table auth.provider_keys|{owner}=SELECT* pg_database_owner=SELECT*|0"),
         format!(
             "table auth.providers|{} {reader}=SELECT {}|0",
             with(&owner, "DELETE* INSERT* SELECT* UPDATE*"),

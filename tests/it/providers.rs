@@ -476,7 +476,6 @@ fn bad_rows() -> Vec<(&'static str, String, &'static str)> {
     vec![
         ("name", "''".into(), "the name is empty"),
         ("issuer", "''".into(), "the issuer is empty"),
-        ("jwks", "NULL".into(), "the provider has no keys"),
         ("jwks", json(json!("text")), "jwks: "),
         ("jwks", json(json!([])), "jwks: "),
         ("jwks", json(json!({})), "jwks: "),
@@ -554,6 +553,44 @@ fn bad_rows() -> Vec<(&'static str, String, &'static str)> {
             "\"\" is not the name of a role",
         ),
     ]
+}
+
+#[test]
+fn a_row_without_keys_or_an_address_of_keys_is_refused() {
+    let db = Database::new();
+    let mut admin = db.superuser();
+    for (issuer, jwks_url, detail) in [
+        ("NULL", "NULL", "the provider has no keys"),
+        (
+            "'supabase'",
+            "NULL",
+            "the issuer \"supabase\" is neither https nor http, so it has no discovery document",
+        ),
+        (
+            "'http://id.example.com'",
+            "NULL",
+            "the issuer \"http://id.example.com\" is neither https nor loopback, so it has no discovery document",
+        ),
+        (
+            "'https://id.example.com'",
+            "'http://id.example.com/jwks'",
+            "jwks_url \"http://id.example.com/jwks\" is neither https nor loopback",
+        ),
+        (
+            "NULL",
+            "'https://user@id.example.com/jwks'",
+            "jwks_url \"https://user@id.example.com/jwks\" has a user name",
+        ),
+    ] {
+        let refusal = admin.refused(&format!(
+            "INSERT INTO auth.providers (name, issuer, jwks_url) VALUES ('new', {issuer}, {jwks_url})"
+        ));
+        refusal.assert("22023", "invalid provider \"new\"");
+        assert_eq!(refusal.detail, detail);
+        assert!(!refusal.hint.is_empty());
+    }
+    // With keys of its own, an issuer need not be an address.
+    admin.run(&Row::new("own", "supabase", &[&Issuer::ed25519()]).insert());
 }
 
 #[test]

@@ -9,6 +9,7 @@ const FUNCTIONS: &[&str] = &[
     "claim(VARIADIC path text[])|text|s|s|t",
     "create_roles()|void|v|u|f",
     "email()|text|s|s|t",
+    "forget_keys()|trigger|v|u|f",
     "has_permission(permission text)|boolean|s|s|t",
     "init()|void|s|s|t",
     "init(jwks text)|void|v|u|f",
@@ -25,6 +26,7 @@ const FUNCTIONS: &[&str] = &[
     "permissions()|text[]|s|s|t",
     "pre_request()|void|v|u|t",
     "providers_written()|trigger|v|u|f",
+    "refresh(provider text)|record|v|u|f",
     "role()|text|s|s|t",
     "session()|jsonb|s|s|t",
     "status()|record|s|s|t",
@@ -93,6 +95,7 @@ fn the_table_of_providers_is_that_of_the_contract() {
             "enabled|boolean|t|true",
             "created_at|timestamp with time zone|t|now()",
             "updated_at|timestamp with time zone|t|now()",
+            "written_by_superuser|boolean|t|true",
         ]
     );
     assert_eq!(
@@ -119,7 +122,7 @@ fn the_table_of_providers_is_that_of_the_contract() {
     assert_eq!(
         session.rows(
             "SELECT attname FROM pg_attribute
-             WHERE attrelid = 'auth.providers'::regclass AND attnum > 0
+             WHERE attrelid IN ('auth.providers'::regclass, 'auth.provider_keys'::regclass) AND attnum > 0
                  AND col_description(attrelid, attnum) IS NULL"
         ),
         [""; 0],
@@ -131,7 +134,13 @@ fn the_table_of_providers_is_that_of_the_contract() {
             "SELECT tgname, tgenabled, obj_description(oid, 'pg_trigger') IS NOT NULL
              FROM pg_trigger WHERE tgrelid = 'auth.providers'::regclass ORDER BY 1"
         ),
-        ["check_provider|A|t", "providers_written|A|t"]
+        [
+            "check_provider|A|t",
+            "forget_all_keys|A|t",
+            "forget_keys|A|t",
+            "forget_keys_of_name|A|t",
+            "providers_written|A|t"
+        ]
     );
 }
 

@@ -36,7 +36,11 @@ fn run(u: &mut Unstructured) -> Result<()> {
     };
 
     let set = KeySet::parse(jwk.to_string().as_bytes()).expect("sound");
-    let clock = Clock { now, skew: 0.0 };
+    let clock = Clock {
+        now,
+        skew: 0.0,
+        stale: 0.0,
+    };
     let ours = verify::<Rejected>(&made.token, TrustedKeys::Set(&set), clock);
 
     let header = part(&made.token, 0);

@@ -127,20 +127,24 @@ fn clock(u: &mut Unstructured) -> Result<Clock> {
         0 => Clock {
             now: 1_893_456_000.0,
             skew: 60.0,
+            stale: 0.0,
         },
         1 => Clock {
             now: 1_300_819_379.0,
             skew: 0.0,
+            stale: 0.0,
         },
         2 => Clock {
             now: u.int_in_range(0..=4_102_444_800_i64)? as f64,
             skew: u.int_in_range(0..=86_400)?.into(),
+            stale: 0.0,
         },
         _ => {
             let now: f64 = u.arbitrary()?;
             Clock {
                 now: if now.is_finite() { now } else { 0.0 },
                 skew: 0.0,
+                stale: 0.0,
             }
         }
     })
@@ -256,7 +260,7 @@ fn check_accepted(accepted: &Accepted, made: &Made, clock: Clock, trusted: &[Val
     assert_eq!(colons(text), count(&claims), "two members of one name");
     assert!(!has_nul(&claims), "U+0000");
 
-    let Clock { now, skew } = clock;
+    let Clock { now, skew, .. } = clock;
     for name in ["exp", "nbf", "iat"] {
         let claim = claims
             .get(name)
