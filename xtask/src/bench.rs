@@ -5,6 +5,7 @@
 //! is possible, and the figures are medians over the rounds of the difference within a round: a
 //! machine that becomes slower meanwhile does not favour anybody.
 
+mod fetching;
 mod policies;
 mod process;
 mod providers;
@@ -50,6 +51,8 @@ enum Part {
     Tokens,
     /// However many providers
     Providers,
+    /// Keys that follow their issuer
+    Fetching,
     /// Accessors in policies, with and without an index
     Policies,
     /// pgbench
@@ -230,6 +233,10 @@ impl<'a> Bench<'a> {
         if wants(Part::Providers) {
             say("However many providers (2 minutes)");
             *report += &self.providers()?;
+        }
+        if wants(Part::Fetching) {
+            say("Keys that follow their issuer (10 seconds)");
+            *report += &self.fetching()?;
         }
         if wants(Part::Policies) {
             say("Through policies (a minute)");

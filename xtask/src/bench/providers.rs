@@ -1,7 +1,7 @@
 //! What many providers cost: 10, 1,000 and 100,000 in turns.
 
 use super::process::private_memory;
-use super::table::{Table, count, median, median_difference, number};
+use super::table::{Table, count, median, median_difference, precise};
 use super::timed::Timed as _;
 use super::{Bench, token};
 use crate::shell::note;
@@ -153,14 +153,5 @@ impl Bench<'_> {
             ms(unknown),
             ms(bulk),
         ])
-    }
-}
-
-/// [`number`], with two decimals where it is small.
-fn precise(value: f64) -> String {
-    if value.abs() < 10.0 {
-        format!("{:.2}", (value * 100.0).round() / 100.0 + 0.0)
-    } else {
-        number(value)
     }
 }

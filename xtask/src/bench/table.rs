@@ -90,6 +90,15 @@ impl Table {
     }
 }
 
+/// [`number`], with two decimals where it is small.
+pub fn precise(value: f64) -> String {
+    if value.abs() < 10.0 {
+        format!("{:.2}", (value * 100.0).round() / 100.0 + 0.0)
+    } else {
+        number(value)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
