@@ -205,7 +205,7 @@ impl KeySet {
         names.join(", ")
     }
 
-    /// A JSON array of the `kty`, `kid` and `alg` of each key, in ASCII: what may be shown of a set.
+    /// A JSON array of the `kty`, `kid` and `alg` of each key, in printable ASCII: what may be shown of a set.
     pub fn public_members(&self) -> String {
         let json = Value::Array(self.keys.iter().map(Key::public_members).collect()).to_string();
         let ascii = |c: char, units: &mut [u16; 2]| {
@@ -215,7 +215,7 @@ impl KeySet {
                 .collect::<String>()
         };
         let escape = |c: char| {
-            if c.is_ascii() {
+            if c.is_ascii() && !c.is_control() {
                 c.into()
             } else {
                 ascii(c, &mut [0; 2])
