@@ -11,6 +11,8 @@
 //! | `providers` | the rows of `auth.providers` that a backend uses, and what makes them stale |
 //! | `follow` | the background worker that fetches keys, and how a session has it started |
 //! | `launcher` | a worker that has keys fetched by the clock, where the library is preloaded |
+//! | `shared` | the memory in which all backends remember good signatures |
+//! | `flatten` | policies of the form `(SELECT …)`, planned like bare calls |
 //! | `datum` | values from and to Postgres |
 //! | `jsonb` | the claims as a jsonb, made on demand |
 //! | `extension` | the extension's own tables, wherever they are |
@@ -24,6 +26,7 @@ mod call;
 mod datum;
 mod error;
 mod extension;
+mod flatten;
 mod follow;
 mod guc;
 mod jsonb;
@@ -31,6 +34,7 @@ mod launcher;
 mod memory;
 mod providers;
 mod session;
+mod shared;
 mod sql;
 mod table;
 
@@ -66,6 +70,8 @@ pub unsafe extern "C-unwind" fn _PG_init() {
             guc::define(session::judge);
             providers::define();
             launcher::define();
+            shared::define();
+            flatten::define();
             error::hide_what_workers_raise();
         });
     }

@@ -41,6 +41,8 @@ static CLAIMS: Text = Text::new(None);
 static REQUEST_CLAIMS: GucSetting<RequestClaims> =
     GucSetting::<RequestClaims>::new(RequestClaims::Fallback);
 static CLOCK_SKEW: GucSetting<i32> = GucSetting::<i32>::new(60);
+static SIGNATURE_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(2048);
+static FLATTEN_POLICIES: GucSetting<bool> = GucSetting::<bool>::new(true);
 static AUDIT_LOG: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Values of `pg_session_jwt.request_claims`.
@@ -90,6 +92,16 @@ pub(crate) fn clock_skew() -> f64 {
 /// `pg_session_jwt.audit_log`.
 pub(crate) fn audit_log() -> bool {
     AUDIT_LOG.get()
+}
+
+/// `pg_session_jwt.flatten_policies`.
+pub(crate) fn flatten_policies() -> bool {
+    FLATTEN_POLICIES.get()
+}
+
+/// `pg_session_jwt.signature_memory` in bytes.
+pub(crate) fn signature_memory() -> usize {
+    usize::try_from(SIGNATURE_MEMORY.get()).unwrap_or(0) * 1024
 }
 
 /// SET ROLE (SET LOCAL ROLE with `is_local`), by Postgres's own rules: the session user must be a
@@ -187,6 +199,37 @@ pub(crate) fn define(judge: Judge) {
             None,
         );
     });
+    // SAFETY: reads a global.
+    let at_start = unsafe { pg_sys::process_shared_preload_libraries_in_progress };
+    // SAFETY: there are no hooks.
+    define_guarded(names::SIGNATURE_MEMORY, |name| unsafe {
+        GucRegistry::define_int_guc_with_hooks(
+            name,
+            c"Memory in which all connections remember tokens whose signature was good.",
+            c"0 for none: then each connection remembers its own.",
+            &SIGNATURE_MEMORY,
+            0,
+            1024 * 1024,
+            // The postmaster makes it at start. Without it, the first connection does.
+            if at_start {
+                GucContext::Postmaster
+            } else {
+                GucContext::Sighup
+            },
+            GucFlags::UNIT_KB | loading,
+            None,
+            None,
+            None,
+        );
+    });
+    GucRegistry::define_bool_guc(
+        names::FLATTEN_POLICIES,
+        c"Plans policies of the form (SELECT expression) as the expression itself.",
+        c"Only where it can change no answer. An index on the column can be used then.",
+        &FLATTEN_POLICIES,
+        GucContext::Userset,
+        loading,
+    );
     fetch::define(loading);
     loading::close_to_parallel_mode(&names::ALL);
     // SAFETY: a C string.

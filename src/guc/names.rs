@@ -14,9 +14,11 @@ pub(super) const FETCH_INTERVAL: &CStr = c"pg_session_jwt.fetch_interval";
 pub(super) const FETCH_STALE: &CStr = c"pg_session_jwt.fetch_stale";
 pub(super) const FETCH_CA_FILE: &CStr = c"pg_session_jwt.fetch_ca_file";
 pub(super) const FETCH_HOSTS: &CStr = c"pg_session_jwt.fetch_hosts";
+pub(super) const SIGNATURE_MEMORY: &CStr = c"pg_session_jwt.signature_memory";
+pub(super) const FLATTEN_POLICIES: &CStr = c"pg_session_jwt.flatten_policies";
 
 /// All of them, the hidden one included.
-pub(super) const ALL: [&CStr; 12] = [
+pub(super) const ALL: [&CStr; 14] = [
     REFUSED_PARAMETER,
     JWK,
     JWT,
@@ -29,4 +31,6 @@ pub(super) const ALL: [&CStr; 12] = [
     FETCH_STALE,
     FETCH_CA_FILE,
     FETCH_HOSTS,
+    SIGNATURE_MEMORY,
+    FLATTEN_POLICIES,
 ];

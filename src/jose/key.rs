@@ -7,11 +7,12 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use ring::agreement::{ECDH_P256, ECDH_P384};
 use serde_json::{Map, Value};
 
+use crate::found_good::{FoundGood, Shared};
 use crate::header::{Claimed, Header};
 use crate::jwk::{Jwk, Unusable, unusable};
 use crate::quoted::quoted;
 use crate::rejection::Misfit;
-use crate::signature::{self, FoundGood};
+use crate::signature;
 
 /// RSA moduli in bits: shorter ones are breakable (RFC 7518 section 3.3), longer ones take long to
 /// verify.
@@ -92,8 +93,8 @@ impl Key {
             declared,
             issuer: jwk.text("issuer")?.map(str::to_owned),
             algorithms,
+            found_good: FoundGood::of(&key),
             material: key,
-            found_good: FoundGood::default(),
         })
     }
 
@@ -136,13 +137,19 @@ impl Key {
     }
 
     /// Whether `signature` is this key's signature of `signed`.
-    pub(crate) fn verifies(&self, signed: &[u8], signature: &[u8], algorithm: Algorithm) -> bool {
+    pub(crate) fn verifies(
+        &self,
+        signed: &[u8],
+        signature: &[u8],
+        algorithm: Algorithm,
+        shared: Option<Shared>,
+    ) -> bool {
         let verify = || signature::verify(signature, signed, &self.material, algorithm);
         // An HMAC is computed as fast as a digest.
         if self.is_secret() {
             verify()
         } else {
-            self.found_good.or_if(signed, signature, verify)
+            self.found_good.or_if(shared, signed, signature, verify)
         }
     }
 

@@ -23,6 +23,7 @@
 mod claims;
 mod clerk_permissions;
 mod compact;
+mod found_good;
 mod header;
 pub mod json;
 mod jwk;
@@ -39,6 +40,7 @@ mod words;
 
 pub use claims::{Claims, Clock, subject};
 pub use compact::MAX_TOKEN_BYTES;
+pub use found_good::Shared;
 pub use header::Header;
 pub use key::Key;
 pub use key_set::{KeySet, KeySetError, MAX_KEY_SET_BYTES, Published};

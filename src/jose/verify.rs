@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::claims::{self, Claims, Clock};
 use crate::compact::Compact;
+use crate::found_good::Shared;
 use crate::header::{Claimed, Header};
 use crate::json::{self, Fault};
 use crate::key::Key;
@@ -84,7 +85,8 @@ pub struct Accepted {
 }
 
 /// **The rule that accepts a token**: structure, header, key, signature, payload, time, policy, in
-/// this order. (RFC 7515 section 5.2, RFC 7519 section 7.2, RFC 8725 section 3.)
+/// this order. (RFC 7515 section 5.2, RFC 7519 section 7.2, RFC 8725 section 3.) Where `shared` remembers that a
+/// key has made the signature, that is not computed again.
 ///
 /// # Errors
 /// The [`Rejection`] of the first stage that fails, or what the look-up of providers fails with.
@@ -92,12 +94,13 @@ pub fn verify<E: From<Rejection> + From<Rejected>>(
     token: &[u8],
     trusted: TrustedKeys<E>,
     clock: Clock,
+    shared: Option<Shared>,
 ) -> Result<Accepted, E> {
     let compact = Compact::parse(token)?;
     let members = Header::members(&compact.header)?;
     let payload = read_payload(&compact.payload)?;
     let header = Header::from_members(&members)?;
-    let signer = check_signature(&compact, &header, &payload, trusted, clock)?;
+    let signer = check_signature(&compact, &header, &payload, trusted, clock, shared)?;
     let provider = signer.as_ref().map(|signer| &signer.provider);
     let name = provider.map(|provider| provider.name.clone());
     let of_provider = |reason| Rejected {
@@ -139,6 +142,7 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
     payload: &Result<Value, Fault>,
     trusted: TrustedKeys<E>,
     clock: Clock,
+    shared: Option<Shared>,
 ) -> Result<Option<Signer>, E> {
     // Not verified yet, which is harmless: a token that names another issuer is tried with that issuer's
     // keys.
@@ -196,7 +200,7 @@ fn check_signature<E: From<Rejection> + From<Rejected>>(
     let algorithm = header.algorithm;
     let verifies = |one: &&Fitting| {
         one.key
-            .verifies(compact.signed, &compact.signature, algorithm)
+            .verifies(compact.signed, &compact.signature, algorithm, shared)
     };
     match fitting.iter().take(MAX_KEYS_TRIED).find(verifies) {
         Some(one) => Ok(one.provider.map(|provider| Signer {
@@ -361,7 +365,7 @@ mod tests {
 
     /// [`super::verify`] without the provider's name.
     fn verify(token: &[u8], trusted: TrustedKeys, clock: Clock) -> Result<Accepted, Rejection> {
-        verify_with_provider(token, trusted, clock).map_err(|rejected| rejected.reason)
+        verify_with_provider(token, trusted, clock, None).map_err(|rejected| rejected.reason)
     }
 
     fn at(now: f64) -> Clock {

@@ -17,6 +17,7 @@ use crate::error::{self, Error};
 use crate::guc::{self, Presentation, Progress};
 use crate::memory;
 use crate::providers;
+use crate::shared;
 
 /// Verifies a token that is, or is about to be, in force: key, clock and policy, and replay, unless its
 /// id has been counted. Updates the progress in `presented`.
@@ -62,7 +63,12 @@ pub(crate) fn judge(token: &[u8]) -> Result<bool, Error> {
         Ok(None) | Err(_) => return Ok(false),
     };
     memory::room_to_read(token.len().min(MAX_TOKEN_BYTES))?;
-    let accepted = verify::<Rejected>(token, TrustedKeys::Set(&keys), clock::now());
+    let accepted = verify::<Rejected>(
+        token,
+        TrustedKeys::Set(&keys),
+        clock::now(),
+        shared::memory_at_hand(),
+    );
     Ok(accepted.is_ok_and(|accepted| {
         let id = accepted.token.claims.integer_id;
         id.is_none_or(|jti| count(jti).is_ok())
@@ -110,7 +116,7 @@ fn verified(token: &[u8], keys: &Keys) -> Result<Rc<Identity>, Error> {
         Keys::None => TrustedKeys::None,
     };
     memory::room_to_read(token.len().min(MAX_TOKEN_BYTES))?;
-    let accepted = verify::<Error>(token, trusted, now)?;
+    let accepted = verify::<Error>(token, trusted, now, shared::memory())?;
     let identity = Rc::new(Identity::from_token(accepted, keys.source())?);
     KEPT.with(|kept| {
         let tokens = &mut kept.borrow_mut().tokens;
@@ -124,6 +130,11 @@ fn verified(token: &[u8], keys: &Keys) -> Result<Rc<Identity>, Error> {
     Ok(identity)
 }
 
+/// Tokens of one issuer have their beginning in common: their ends are compared first.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one.last_chunk::<16>() == other.last_chunk::<16>() && one == other
+}
+
 /// The identity of a token that was verified before, with the keys that are trusted now.
 fn kept(token: &[u8], keys: &Keys, now: Clock) -> Result<Option<Rc<Identity>>, Error> {
     let identity = KEPT.with(|kept| {
@@ -132,7 +143,7 @@ fn kept(token: &[u8], keys: &Keys, now: Clock) -> Result<Option<Rc<Identity>>, E
             kept.tokens.clear();
             kept.epoch = guc::jwk_epoch();
         }
-        let known = kept.tokens.iter().find(|(text, _)| **text == *token);
+        let known = kept.tokens.iter().find(|(text, _)| is_same(text, token));
         known.map(|(_, identity)| Rc::clone(identity))
     });
     let Some(identity) = identity.filter(|identity| identity.source == keys.source()) else {

@@ -126,9 +126,11 @@ fn without_waiting_the_keys_are_there_for_the_next_statement() {
         db.administrator_sets("pg_session_jwt.fetch_wait", wait);
         let mut app = db.app();
         let alice = token(&web, &good, "alice");
-        let refusal = app.rejected(&alice);
-        assert_eq!(refusal.hint, STILL);
         let present = format!("SELECT auth.jwt_session_init({})", sql_text(&alice));
+        // Unless the worker is quicker than the session that looks whether it has begun.
+        if let Err(refusal) = app.try_run(&present) {
+            assert_eq!(refusal.hint, STILL);
+        }
         wait_until("the keys are there", || app.try_run(&present).is_ok());
     }
     assert_eq!(web.requests("/jwks"), 2);

@@ -41,7 +41,7 @@ fn run(u: &mut Unstructured) -> Result<()> {
         skew: 0.0,
         stale: 0.0,
     };
-    let ours = verify::<Rejected>(&made.token, TrustedKeys::Set(&set), clock);
+    let ours = verify::<Rejected>(&made.token, TrustedKeys::Set(&set), clock, None);
 
     let header = part(&made.token, 0);
     let Some(algorithm) = header

@@ -115,7 +115,12 @@ fn check(text: &[u8]) {
         stale: 0.0,
     };
     for known in KEYS.iter().take(4) {
-        let _ = verify::<Rejected>(known.tokens[0].as_bytes(), TrustedKeys::Set(set), clock);
+        let _ = verify::<Rejected>(
+            known.tokens[0].as_bytes(),
+            TrustedKeys::Set(set),
+            clock,
+            None,
+        );
     }
 }
 
@@ -212,7 +217,10 @@ fn collect<'a>(
         Value::String(text) => {
             texts.push(text);
             // Base64 has no blanks: a text with some may be one of our own.
-            if text.len() >= 24 && !text.contains(' ') && ["k", "d", "p", "q", "dp", "dq", "qi", "priv"].contains(&name) {
+            if text.len() >= 24
+                && !text.contains(' ')
+                && ["k", "d", "p", "q", "dp", "dq", "qi", "priv"].contains(&name)
+            {
                 materials.push(text);
             }
         }

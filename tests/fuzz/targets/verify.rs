@@ -49,20 +49,20 @@ fn run(u: &mut Unstructured) -> Result<()> {
     };
     let made = Made::arbitrary(u, clock.now)?;
 
-    let none =
-        verify::<Rejected>(&made.token, TrustedKeys::None, clock).expect_err("no key is trusted");
+    let none = verify::<Rejected>(&made.token, TrustedKeys::None, clock, None)
+        .expect_err("no key is trusted");
     check_rejection(&none, &made.token);
 
     if let Ok(set) = KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()) {
         let trusted = TrustedKeys::Set(&set);
-        let result = verify::<Rejected>(&made.token, trusted, clock);
+        let result = verify::<Rejected>(&made.token, trusted, clock, None);
         let told = |result: &std::result::Result<Accepted, Rejected>| {
             let accepted = result
                 .as_ref()
                 .map(|one| (one.token.clone(), one.json.clone()));
             accepted.map_err(Clone::clone)
         };
-        let again = verify::<Rejected>(&made.token, trusted, clock);
+        let again = verify::<Rejected>(&made.token, trusted, clock, None);
         assert_eq!(
             told(&again),
             told(&result),
@@ -88,7 +88,7 @@ fn run(u: &mut Unstructured) -> Result<()> {
     if providers.is_empty() {
         return Ok(());
     }
-    match verify(&made.token, TrustedKeys::Providers(&all), clock) {
+    match verify(&made.token, TrustedKeys::Providers(&all), clock, None) {
         Ok(accepted) => {
             let row = rows
                 .iter()
