@@ -10,6 +10,7 @@ mod policies;
 mod process;
 mod providers;
 mod rows;
+mod shared;
 mod table;
 mod timed;
 mod token;
@@ -53,12 +54,20 @@ enum Part {
     Providers,
     /// Keys that follow their issuer
     Fetching,
+    /// What a token costs that another connection has verified
+    Shared,
     /// Accessors in policies, with and without an index
     Policies,
     /// pgbench
     Transactions,
     /// Loading, memory, CREATE EXTENSION
     Backend,
+}
+
+impl Options {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 /// On top of what every throwaway cluster is set to.
@@ -71,7 +80,12 @@ autovacuum = off
 log_min_messages = warning
 jit = off
 max_parallel_workers_per_gather = 0
+max_connections = 300
 ";
+/// Where signatures are to be computed.
+const ALONE: &str = "pg_session_jwt.signature_memory = 0\n";
+/// Where they are remembered for all connections.
+const SHARED: &str = "shared_preload_libraries = 'pg_session_jwt'\n";
 
 /// The database that most is measured in.
 const DATABASE: &str = "bench";
@@ -112,11 +126,18 @@ pub fn run(options: &Options) -> Result<()> {
     demo::install(&machine, &postgres)?;
     say("Starting a throwaway server, signing tokens (10 seconds)");
     let programs = postgres.programs(&machine)?;
-    let cluster = Cluster::of(&programs, SETTINGS)?;
-    let bench = Bench::new(&cluster, programs, options.rounds);
-
+    let alone = Cluster::of(&programs, &[SETTINGS, ALONE].concat())?;
+    let bench = Bench::new(&alone, programs.clone(), options.rounds);
     let mut report = bench.heading(&postgres);
-    let outcome = bench.all(options, &postgres, &mut report);
+    let outcome = bench.all(options, &mut report);
+    let outcome = outcome.and_then(|()| {
+        if !options.wants(Part::Shared) && !options.wants(Part::Transactions) {
+            return Ok(());
+        }
+        let shared = Cluster::of(&programs, &[SETTINGS, SHARED].concat())?;
+        let bench = Bench::new(&shared, programs, options.rounds);
+        bench.all_shared(options, &postgres, &mut report)
+    });
     // What there is, also when a later part fails.
     println!("\n{}", report.trim_end());
     outcome?;
@@ -157,7 +178,9 @@ impl<'a> Bench<'a> {
         backend.run(
             "CREATE EXTENSION pg_session_jwt;
              CREATE TABLE tokens (alg text, n int, sub text, t text, claims text,
-                                  PRIMARY KEY (alg, n))",
+                                  PRIMARY KEY (alg, n));
+             -- A client's parameters are not compressed either.
+             ALTER TABLE tokens ALTER t SET STORAGE PLAIN, ALTER claims SET STORAGE PLAIN",
         );
         for (key, tokens) in self.keys.iter().zip(&self.tokens) {
             let alg = key.algorithm();
@@ -216,8 +239,8 @@ impl<'a> Bench<'a> {
         text
     }
 
-    fn all(&self, options: &Options, postgres: &Postgres, report: &mut String) -> Result<()> {
-        let wants = |part| options.only.is_empty() || options.only.contains(&part);
+    fn all(&self, options: &Options, report: &mut String) -> Result<()> {
+        let wants = |part| options.wants(part);
         if wants(Part::Rows) || wants(Part::Policies) {
             say("Making tables of a million rows (10 seconds)");
             rows::tables(&mut self.backend());
@@ -242,17 +265,31 @@ impl<'a> Bench<'a> {
             say("Through policies (a minute)");
             *report += &self.policies()?;
         }
-        if wants(Part::Transactions) {
+        if wants(Part::Backend) {
+            say("Loading, memory, CREATE EXTENSION (10 seconds)");
+            *report += &self.process()?;
+        }
+        Ok(())
+    }
+
+    /// What is measured where connections share a memory of signatures.
+    fn all_shared(
+        &self,
+        options: &Options,
+        postgres: &Postgres,
+        report: &mut String,
+    ) -> Result<()> {
+        if options.wants(Part::Shared) {
+            say("Verified by another connection (10 seconds)");
+            *report += &self.shared()?;
+        }
+        if options.wants(Part::Transactions) {
             if postgres.bin.join("pgbench").is_file() {
                 say("Per transaction, with pgbench (6 minutes)");
                 *report += &self.transactions()?;
             } else {
                 note("There is no pgbench beside this Postgres: transactions are left out.");
             }
-        }
-        if wants(Part::Backend) {
-            say("Loading, memory, CREATE EXTENSION (10 seconds)");
-            *report += &self.process()?;
         }
         Ok(())
     }

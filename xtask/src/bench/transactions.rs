@@ -1,7 +1,7 @@
 //! pgbench: a transaction that reads ten rows through row-level security.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ struct Variant {
 /// The one that the others are measured by.
 const REFERENCE: usize = 1;
 
-const VARIANTS: [Variant; 4] = [
+const VARIANTS: [Variant; 6] = [
     Variant {
         name: "no security: `WHERE user_id = $1`",
         user: "app_open",
@@ -74,10 +74,24 @@ const VARIANTS: [Variant; 4] = [
         read: READ,
     },
     Variant {
-        name: "**token verified**, policy `auth.user_id() = user_id`",
+        name: "**RS256 token verified**, policy `auth.user_id() = user_id`",
         user: "app_ours",
         database: DATABASE,
         present: "SELECT auth.jwt_session_init(t, true) FROM tokens WHERE alg = 'RS256' AND n = :n;",
+        read: READ,
+    },
+    Variant {
+        name: "**ES256 token verified**, the same policy",
+        user: "app_ours",
+        database: DATABASE,
+        present: "SELECT auth.jwt_session_init(t, true) FROM tokens WHERE alg = 'ES256' AND n = :n;",
+        read: READ,
+    },
+    Variant {
+        name: "**EdDSA token verified**, the same policy",
+        user: "app_ours",
+        database: DATABASE,
+        present: "SELECT auth.jwt_session_init(t, true) FROM tokens WHERE alg = 'EdDSA' AND n = :n;",
         read: READ,
     },
 ];
@@ -85,22 +99,49 @@ const VARIANTS: [Variant; 4] = [
 const SET_CLAIMS: &str = "SELECT set_config('request.jwt.claims', claims, true) FROM tokens WHERE alg = 'RS256' AND n = :n;";
 const READ: &str = "SELECT id, body FROM notes;";
 
-/// Whose transactions they are, and how pgbench chooses the number of the user.
-fn users() -> [(&'static str, String); 2] {
+/// How connections come and go, and whose transactions they run.
+struct Column {
+    name: &'static str,
+    /// How pgbench chooses the number of the user.
+    user: String,
+    /// After so many transactions, each has a new connection. 0: never.
+    connection_for: usize,
+}
+
+fn columns() -> [Column; 3] {
+    let any = format!("random(0, {})", USERS - 1);
     [
-        ("each connection has its user", ":client_id".to_owned()),
-        (
-            "any of 2,000 users in each transaction",
-            format!("random(0, {})", USERS - 1),
-        ),
+        Column {
+            name: "each connection has its user",
+            user: ":client_id".to_owned(),
+            connection_for: 0,
+        },
+        Column {
+            name: "any of 2,000 users in each transaction",
+            user: any.clone(),
+            connection_for: 0,
+        },
+        Column {
+            name: "likewise, a new connection every 10 transactions",
+            user: any,
+            connection_for: 10,
+        },
     ]
 }
 
 impl Variant {
-    fn script(&self, choice: &str) -> String {
-        let Self { present, read, .. } = self;
-        format!("\\set n {choice}\nBEGIN;\n{present}\n{read}\nCOMMIT;\n")
+    fn script(&self, column: &Column) -> String {
+        let (Self { present, read, .. }, user) = (self, &column.user);
+        let one = format!("\\set n {user}\nBEGIN;\n{present}\n{read}\nCOMMIT;\n");
+        one.repeat(column.connection_for.max(1))
     }
+}
+
+/// A script that pgbench runs.
+struct Case<'a> {
+    variant: &'a Variant,
+    column: &'a Column,
+    script: PathBuf,
 }
 
 impl Bench<'_> {
@@ -109,28 +150,33 @@ impl Bench<'_> {
         for variant in &VARIANTS {
             self.reads_ten_rows(variant)?;
         }
-        let users = users();
-        let cases: Vec<_> = users
-            .iter()
-            .flat_map(|(_, number)| VARIANTS.iter().map(move |variant| (variant, number)))
-            .collect();
-        let mut scripts = Vec::new();
-        for (index, (variant, number)) in cases.iter().enumerate() {
-            let script = self.cluster.directory().join(format!("{index}.sql"));
-            fs::write(&script, variant.script(number))
-                .with_context(|| format!("cannot write {}", script.display()))?;
-            scripts.push((*variant, script));
+        let columns = columns();
+        let mut cases = Vec::new();
+        for (number, column) in columns.iter().enumerate() {
+            for (index, variant) in VARIANTS.iter().enumerate() {
+                let script = self
+                    .cluster
+                    .directory()
+                    .join(format!("{number}-{index}.sql"));
+                fs::write(&script, variant.script(column))
+                    .with_context(|| format!("cannot write {}", script.display()))?;
+                cases.push(Case {
+                    variant,
+                    column,
+                    script,
+                });
+            }
         }
         let starts = 2 * self.rounds;
-        let mut rates = vec![Vec::new(); scripts.len()];
+        let mut rates = vec![Vec::new(); cases.len()];
         for _ in 0..starts {
-            for (rates, rate) in rates.iter_mut().zip(self.in_turns(&scripts)?) {
+            for (rates, rate) in rates.iter_mut().zip(self.in_turns(&cases)?) {
                 rates.push(rate);
             }
         }
 
         let mut heads = vec!["transactions per second".to_owned()];
-        heads.extend(users.iter().map(|(name, _)| (*name).to_owned()));
+        heads.extend(columns.iter().map(|column| column.name.to_owned()));
         let mut table = Table::new(&heads);
         for (index, variant) in VARIANTS.iter().enumerate() {
             let mut cells = vec![variant.name.to_owned()];
@@ -145,7 +191,7 @@ impl Bench<'_> {
             table.row(&cells);
         }
         Ok(format!(
-            "\n### Per transaction\n\n`BEGIN`, present the user's RS256 token or claims, read the user's \
+            "\n### Per transaction\n\n`BEGIN`, present the user's token or claims, read the user's \
              10 rows, `COMMIT`: pgbench, 8 clients on the same machine, prepared statements; medians of \
              {starts} starts, in each {TURNS} turns of {} ms for each line and column; in brackets, relative \
              to claims that nobody verifies.\n\n{}",
@@ -155,13 +201,13 @@ impl Bench<'_> {
     }
 
     /// Runs pgbench with each of the scripts, one at a time and in turns. Returns transactions per second.
-    fn in_turns(&self, scripts: &[(&Variant, PathBuf)]) -> Result<Vec<f64>> {
-        let count = u32::try_from(scripts.len()).unwrap_or(1);
+    fn in_turns(&self, cases: &[Case]) -> Result<Vec<f64>> {
+        let count = u32::try_from(cases.len()).unwrap_or(1);
         // For turns that are somewhat longer than they should be.
         let duration = (START + TURN * TURNS) * count * 11 / 10 + Duration::from_secs(1);
         let mut loads = Vec::new();
-        for (variant, script) in scripts {
-            let load = self.load(variant, script, duration)?;
+        for case in cases {
+            let load = self.load(case, duration)?;
             sleep(START);
             load.signal("STOP")?;
             loads.push(load);
@@ -178,8 +224,13 @@ impl Bench<'_> {
             }
         }
         sleep(deadline.saturating_duration_since(Instant::now()));
-        let finish = |(load, active): (Load, Duration)| Ok(load.finish()? / active.as_secs_f64());
-        loads.into_iter().zip(active).map(finish).collect()
+        let mut rates = Vec::new();
+        for ((load, active), case) in loads.into_iter().zip(active).zip(cases) {
+            #[allow(clippy::cast_precision_loss)]
+            let transactions = case.column.connection_for.max(1) as f64;
+            rates.push(load.finish()? * transactions / active.as_secs_f64());
+        }
+        Ok(rates)
     }
 
     /// A policy that finds no identity is fast, and worth nothing.
@@ -197,9 +248,17 @@ impl Bench<'_> {
     }
 
     /// Starts a pgbench, to be stopped and continued, that ends when it is continued after `duration`.
-    fn load(&self, variant: &Variant, script: &Path, duration: Duration) -> Result<Load> {
+    fn load(&self, case: &Case, duration: Duration) -> Result<Load> {
+        let Case {
+            variant,
+            column,
+            script,
+        } = case;
         let mut command = self.programs.command("pgbench");
         command.args(["-n", "-M", "prepared", "-c", "8", "-j", "2"]);
+        if column.connection_for > 0 {
+            command.arg("-C");
+        }
         command.args(["-T", &duration.as_secs().to_string(), "-f"]);
         command.arg(script);
         command.args(["-h", "127.0.0.1", "-p", &self.cluster.port().to_string()]);
