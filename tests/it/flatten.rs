@@ -2,24 +2,27 @@
 
 use harness::{Database, Refusal, Session};
 
-/// A table of 2,000 rows of 200 users, with an index.
-fn database() -> (Database, Session) {
+/// A table of 2,000 rows of 200 users, with an index; its administrator, and a session of a role that may say who it
+/// is.
+fn database() -> (Database, Session, Session) {
     let db = Database::new();
+    let role = db.role("reader");
     let mut admin = db.superuser();
-    admin.run(
+    admin.run(&format!(
         "CREATE TABLE t (id int, user_id text, u uuid, team text, n int);
          CREATE INDEX ON t (user_id);
          INSERT INTO t SELECT i, CASE WHEN i % 50 > 0 THEN 'user-' || i % 200 END, gen_random_uuid(),
              CASE i % 3 WHEN 0 THEN NULL ELSE 'team-' || i % 7 END, i % 5 FROM generate_series(1, 2000) i;
          ANALYZE t;
          ALTER TABLE t ENABLE ROW LEVEL SECURITY;
-         GRANT SELECT, INSERT, UPDATE, DELETE ON t TO app_user;
+         GRANT SELECT, INSERT, UPDATE, DELETE ON t TO {role};
          CREATE FUNCTION public.own() RETURNS text STABLE LANGUAGE sql AS 'SELECT auth.user_id()';
          CREATE FUNCTION public.loud() RETURNS boolean VOLATILE LANGUAGE plpgsql AS
              $$ BEGIN RAISE NOTICE 'loud'; RETURN true; END $$;
-         GRANT SET ON PARAMETER pg_session_jwt.claims TO app_user",
-    );
-    (db, admin)
+         GRANT SET ON PARAMETER pg_session_jwt.claims TO {role}"
+    ));
+    let app = db.connect(&role, "");
+    (db, admin, app)
 }
 
 fn policy(admin: &mut Session, condition: &str) {
@@ -42,8 +45,7 @@ fn try_plan(app: &mut Session, sql: &str) -> Result<String, Refusal> {
 
 #[test]
 fn drizzles_form_uses_an_index_like_the_bare_call() {
-    let (db, mut admin) = database();
-    let mut app = db.app();
+    let (_db, mut admin, mut app) = database();
     app.run("SET pg_session_jwt.claims = '{\"sub\": \"user-7\", \"org\": \"team-1\"}'");
     app.run("SELECT auth.user_id(); SET enable_seqscan = off");
     let sql = "SELECT id FROM t";
@@ -90,8 +92,7 @@ fn drizzles_form_uses_an_index_like_the_bare_call() {
 
 #[test]
 fn what_could_change_an_answer_stays_as_it_is() {
-    let (db, mut admin) = database();
-    let mut app = db.app();
+    let (_db, mut admin, mut app) = database();
     app.run("SET pg_session_jwt.claims = '{\"sub\": \"user-7\"}'; SELECT auth.user_id()");
     for condition in [
         // It may fail.
@@ -206,11 +207,13 @@ impl Maker {
 
 #[test]
 fn no_answer_changes() {
-    let (db, mut admin) = database();
+    let (_db, mut admin, mut app) = database();
     admin.run("CREATE TABLE m (team text, user_id text); INSERT INTO m VALUES ('team-1', 'user-7'), ('team-2', NULL)");
-    admin.run("GRANT SELECT ON m TO app_user; CREATE VIEW v WITH (security_barrier) AS SELECT * FROM t WHERE n < 4");
-    admin.run("ALTER VIEW v OWNER TO app_user; ALTER TABLE t FORCE ROW LEVEL SECURITY");
-    let mut app = db.app();
+    admin.run("GRANT SELECT ON m TO PUBLIC; CREATE VIEW v WITH (security_barrier) AS SELECT * FROM t WHERE n < 4");
+    let role = app.text("SELECT current_user");
+    admin.run(&format!(
+        "ALTER VIEW v OWNER TO {role}; ALTER TABLE t FORCE ROW LEVEL SECURITY"
+    ));
     app.run("SELECT auth.user_id()");
     app.run("SET client_min_messages = warning");
     let (mut maker, mut flattened, mut asked) = (Maker(0x5eed_1e55), 0, 0);
@@ -253,9 +256,8 @@ fn no_answer_changes() {
 
 #[test]
 fn a_plan_from_before_the_library_was_loaded_is_made_again() {
-    let (db, mut admin) = database();
+    let (_db, mut admin, mut app) = database();
     policy(&mut admin, "(select auth.user_id() = user_id)");
-    let mut app = db.app();
     app.run("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan");
     app.run("PREPARE q AS SELECT count(*) FROM t WHERE n >= $1");
     let first = plan(&mut app, "EXECUTE q(0)");
@@ -280,9 +282,8 @@ fn a_plan_from_before_the_library_was_loaded_is_made_again() {
 
 #[test]
 fn what_writes_is_planned_alike() {
-    let (db, mut admin) = database();
+    let (_db, mut admin, mut app) = database();
     policy(&mut admin, "(select auth.user_id() = user_id)");
-    let mut app = db.app();
     app.run("SELECT auth.user_id(); SET enable_seqscan = off");
     app.run("SET pg_session_jwt.claims = '{\"sub\": \"user-7\"}'");
     for sql in [
