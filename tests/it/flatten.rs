@@ -2,8 +2,7 @@
 
 use harness::{Database, Refusal, Session};
 
-/// A table of 2,000 rows of 200 users, with an index; its administrator, and a session of a role that may say who it
-/// is.
+/// A table of 2,000 rows of 200 users, with an index; its administrator, and a session with an ordinary role.
 fn database() -> (Database, Session, Session) {
     let db = Database::new();
     let role = db.role("reader");
@@ -18,11 +17,19 @@ fn database() -> (Database, Session, Session) {
          GRANT SELECT, INSERT, UPDATE, DELETE ON t TO {role};
          CREATE FUNCTION public.own() RETURNS text STABLE LANGUAGE sql AS 'SELECT auth.user_id()';
          CREATE FUNCTION public.loud() RETURNS boolean VOLATILE LANGUAGE plpgsql AS
-             $$ BEGIN RAISE NOTICE 'loud'; RETURN true; END $$;
-         GRANT SET ON PARAMETER pg_session_jwt.claims TO {role}"
+             $$ BEGIN RAISE NOTICE 'loud'; RETURN true; END $$"
     ));
-    let app = db.connect(&role, "");
+    let mut app = db.superuser();
+    app.run(&format!("SET test.role = {role}; SET ROLE {role}"));
     (db, admin, app)
+}
+
+/// Gives the session an identity.
+fn claim(app: &mut Session, claims: &str) {
+    app.run(&format!(
+        "RESET ROLE; SET pg_session_jwt.claims = '{claims}';
+         SELECT set_config('role', current_setting('test.role'), false)"
+    ));
 }
 
 fn policy(admin: &mut Session, condition: &str) {
@@ -46,7 +53,7 @@ fn try_plan(app: &mut Session, sql: &str) -> Result<String, Refusal> {
 #[test]
 fn drizzles_form_uses_an_index_like_the_bare_call() {
     let (_db, mut admin, mut app) = database();
-    app.run("SET pg_session_jwt.claims = '{\"sub\": \"user-7\", \"org\": \"team-1\"}'");
+    claim(&mut app, "{\"sub\": \"user-7\", \"org\": \"team-1\"}");
     app.run("SELECT auth.user_id(); SET enable_seqscan = off");
     let sql = "SELECT id FROM t";
     for (condition, bare) in [
@@ -93,7 +100,8 @@ fn drizzles_form_uses_an_index_like_the_bare_call() {
 #[test]
 fn what_could_change_an_answer_stays_as_it_is() {
     let (_db, mut admin, mut app) = database();
-    app.run("SET pg_session_jwt.claims = '{\"sub\": \"user-7\"}'; SELECT auth.user_id()");
+    claim(&mut app, "{\"sub\": \"user-7\"}");
+    app.run("SELECT auth.user_id()");
     for condition in [
         // It may fail.
         "(select auth.user_id()::int = n)",
@@ -229,7 +237,7 @@ fn no_answer_changes() {
             "{\"sub\": \"user-7\", \"org\": \"team-1\", \"a\": {\"b\": \"user-9\"}}",
             "{\"sub\": \"nobody\"}",
         ] {
-            app.run(&format!("SET pg_session_jwt.claims = '{claims}'"));
+            claim(&mut app, claims);
             for sql in [
                 "SELECT count(*), sum(id) FROM t",
                 "SELECT id FROM t WHERE n = 3 ORDER BY id LIMIT 20",
@@ -272,9 +280,7 @@ fn a_plan_from_before_the_library_was_loaded_is_made_again() {
         "{then}"
     );
     for user in ["user-7", "user-8"] {
-        app.run(&format!(
-            "SET pg_session_jwt.claims = '{{\"sub\": \"{user}\"}}'"
-        ));
+        claim(&mut app, &format!("{{\"sub\": \"{user}\"}}"));
         let own = format!("SELECT count(*) FROM t WHERE user_id = '{user}'");
         assert_eq!(app.text("EXECUTE q(0)"), admin.text(&own), "{user}");
     }
@@ -285,7 +291,7 @@ fn what_writes_is_planned_alike() {
     let (_db, mut admin, mut app) = database();
     policy(&mut admin, "(select auth.user_id() = user_id)");
     app.run("SELECT auth.user_id(); SET enable_seqscan = off");
-    app.run("SET pg_session_jwt.claims = '{\"sub\": \"user-7\"}'");
+    claim(&mut app, "{\"sub\": \"user-7\"}");
     for sql in [
         "UPDATE t SET n = n + 1",
         "DELETE FROM t",
