@@ -20,13 +20,13 @@ pub(crate) fn keys_beside(providers: Oid) -> Option<Oid> {
     table::sibling(providers, c"provider_keys", EXTENSION)
 }
 
-/// Whether it still belongs to a superuser: otherwise its owner can write into it whatever he likes.
-pub(crate) fn is_superusers(table: Oid) -> bool {
-    table::owner(table).is_some_and(guc::is_superuser_role)
-}
-
 /// Both of them.
 pub(crate) fn tables() -> Option<(Oid, Oid)> {
     let table = providers()?;
     Some((table, keys_beside(table)?))
+}
+
+/// Whether a table still belongs to a superuser: otherwise its owner can write into it whatever he likes.
+pub(crate) fn is_superusers(table: Oid) -> bool {
+    table::owner(table).is_some_and(guc::is_superuser_role)
 }
