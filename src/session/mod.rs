@@ -67,14 +67,15 @@ fn in_force() -> Result<Rc<Identity>, Error> {
     // Read first: a change in the meantime must count as one.
     let epoch = guc::epoch();
     let known = CACHES.with(|caches| caches.borrow().identity.clone());
+    let now = clock::now();
     let identity = match known {
-        Some((derived_at, identity)) if derived_at == epoch && identity.is_fresh(clock::now()) => {
-            identity.check_time(clock::now())?;
+        Some((derived_at, identity)) if derived_at == epoch && identity.is_fresh(now) => {
+            identity.check_time(now)?;
             identity
         }
         _ => derive()?,
     };
-    identity.keep_keys_fresh(clock::now())?;
+    identity.keep_keys_fresh(now)?;
     // request.jwt.claims can change without notice: nothing that depends on them may be cached.
     if !matches!(identity.source, Source::RequestClaims | Source::None) {
         let kept = Some((epoch, Rc::clone(&identity)));
