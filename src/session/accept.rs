@@ -62,7 +62,7 @@ pub(crate) fn judge(token: &[u8]) -> Result<bool, Error> {
         Err(Error::OutOfMemory) => return Err(Error::OutOfMemory),
         Ok(None) | Err(_) => return Ok(false),
     };
-    memory::room_to_read(token.len().min(MAX_TOKEN_BYTES))?;
+    memory::room_to_verify(token)?;
     let accepted = verify::<Rejected>(
         token,
         TrustedKeys::Set(&keys),
@@ -115,13 +115,13 @@ fn verified(token: &[u8], keys: &Keys) -> Result<Rc<Identity>, Error> {
         }
         Keys::None => TrustedKeys::None,
     };
-    memory::room_to_read(token.len().min(MAX_TOKEN_BYTES))?;
+    memory::room_to_verify(token)?;
     let accepted = verify::<Error>(token, trusted, now, shared::memory())?;
     let identity = Rc::new(Identity::from_token(accepted, keys.source())?);
     KEPT.with(|kept| {
         let tokens = &mut kept.borrow_mut().tokens;
         // It may have been signed by a key that has changed since.
-        tokens.retain(|(text, _)| **text != *token);
+        tokens.retain(|(text, _)| !is_same(text, token));
         if tokens.len() == TOKENS_KEPT {
             tokens.remove(0);
         }
