@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "values are pointers of Postgres")]
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_char};
 use std::panic::UnwindSafe;
 
 use pgrx::pg_sys::panic::CaughtError;
@@ -10,6 +10,7 @@ use pgrx::pg_sys::{self, Datum};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, PgTryBuilder, direct_function_call_as_datum};
 
 use crate::error::Error;
+use crate::memory;
 
 /// Runs one of Postgres's own conversions; its complaint about the input is returned as a value.
 ///
@@ -213,6 +214,36 @@ pub(crate) fn jsonb_operator(
 ) -> Option<Datum> {
     // SAFETY: jsonb's own operators read their arguments and return newly allocated memory.
     unsafe { direct_function_call_as_datum(operator, &[Some(jsonb), argument]) }
+}
+
+/// The text of a jsonb.
+///
+/// # Errors
+/// [`Error::OutOfMemory`]
+pub(crate) fn jsonb_text(jsonb: Datum) -> Result<CString, Error> {
+    // SAFETY: an output function of one argument, a jsonb; the result is a palloc'd C string.
+    unsafe {
+        let text = direct_function_call_as_datum(pg_sys::jsonb_out, &[Some(jsonb)]);
+        own(text.map_or(c"".as_ptr(), |text| text.cast_mut_ptr()))
+    }
+}
+
+/// A `text`.
+///
+/// # Errors
+/// [`Error::OutOfMemory`]
+pub(crate) fn c_text(text: Datum) -> Result<CString, Error> {
+    // SAFETY: a text; the result is a palloc'd C string.
+    unsafe { own(pg_sys::text_to_cstring(text.cast_mut_ptr())) }
+}
+
+/// # Safety
+/// A palloc'd C string.
+unsafe fn own(text: *const c_char) -> Result<CString, Error> {
+    // SAFETY: the caller's promise.
+    let text = unsafe { CStr::from_ptr(text) };
+    memory::room(text.count_bytes())?;
+    Ok(text.to_owned())
 }
 
 /// Whether a jsonb is an object.

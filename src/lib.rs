@@ -13,6 +13,7 @@
 //! | `launcher` | a worker that has keys fetched by the clock, where the library is preloaded |
 //! | `shared` | the memory in which all backends remember good signatures |
 //! | `flatten` | policies of the form `(SELECT …)`, planned like bare calls |
+//! | `request` | `request.jwt.claims` and its like, showing the identity in force |
 //! | `datum` | values from and to Postgres |
 //! | `jsonb` | the claims as a jsonb, made on demand |
 //! | `extension` | the extension's own tables, wherever they are |
@@ -33,6 +34,7 @@ mod jsonb;
 mod launcher;
 mod memory;
 mod providers;
+mod request;
 mod session;
 mod shared;
 mod sql;
@@ -72,6 +74,7 @@ pub unsafe extern "C-unwind" fn _PG_init() {
             launcher::define();
             shared::define();
             flatten::define();
+            request::define();
             error::hide_what_workers_raise();
         });
     }

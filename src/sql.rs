@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::extension;
 use crate::memory::{self, MAX_CLAIMS_BYTES};
 use crate::providers::{self, Refreshed};
+use crate::request;
 use crate::session::{self, Identity};
 
 /// Exports C functions under their SQL symbols, `<name>_wrapper`, with the records that say how to call
@@ -255,6 +256,8 @@ fn status(call: &Call) -> Answer {
         Ok(identity) => session::problem(identity),
         Err(error) => Some(error.clone().sentence()),
     };
+    let problems = [problem.as_deref(), request::weakness()];
+    let problem = problems.into_iter().flatten().collect::<Vec<_>>().join(" ");
     let identity = identity.ok();
     let identity = identity.as_deref();
     let token = identity.and_then(|identity| identity.token.as_ref());
@@ -279,7 +282,7 @@ fn status(call: &Call) -> Answer {
             text(role.as_deref()),
             time(token.and_then(|token| token.claims.issued_at)),
             time(token.and_then(|token| token.claims.expires_at)),
-            text(problem.as_deref()),
+            text(Some(problem.as_str()).filter(|problem| !problem.is_empty())),
         ],
     )))
 }

@@ -61,7 +61,7 @@ pub(crate) fn pin_jwk(jwks: &CStr) {
     unsafe {
         pg_sys::SetConfigOption(
             names::REQUEST_CLAIMS.as_ptr(),
-            c"never".as_ptr(),
+            super::without_fallback().as_ptr(),
             Context::PGC_SUSET,
             Source::PGC_S_OVERRIDE,
         );

@@ -9,6 +9,7 @@
 //! | `keys` | `pg_session_jwt.jwk` |
 //! | `token` | `pg_session_jwt.jwt`, and the accepted token ids |
 //! | `fetch` | `pg_session_jwt.fetch_*` |
+//! | `request` | `request.jwt.claims` and its like as parameters of ours |
 //! | `loading` | what happened to the parameters before and while the library was loaded |
 //! | `names` | the names of the parameters |
 //! | `value` | copying and setting values, and the number that changes with them |
@@ -19,6 +20,7 @@ mod fetch;
 mod keys;
 mod loading;
 mod names;
+mod request;
 mod token;
 mod value;
 
@@ -34,6 +36,11 @@ use value::{Text, assign_text, copied, set, text};
 pub(crate) use fetch::{fetch_ca_file, fetch_hosts, fetch_interval, fetch_stale, fetch_wait};
 pub(crate) use keys::{has_jwk, jwk, jwk_came_with_connection, jwk_epoch, jwk_is_in_file, pin_jwk};
 pub(crate) use loading::{completely, refused_parameter};
+#[cfg(feature = "pg15")]
+pub(crate) use request::define_before_views;
+pub(crate) use request::{
+    Show, VIEWS, define_views, lacks_views, request_claims_are_verified, written,
+};
 pub(crate) use token::{Presentation, Progress, accept_id, clear_jwt, knows_ids, last_id, set_jwt};
 pub(crate) use value::{changed, epoch};
 
@@ -52,6 +59,8 @@ enum RequestClaims {
     Fallback,
     #[name = c"never"]
     Never,
+    #[name = c"verified"]
+    Verified,
 }
 
 /// `pg_session_jwt.claims`.
@@ -63,10 +72,18 @@ pub(crate) fn claims() -> Option<Vec<u8>> {
 ///
 /// It is PostgREST's parameter, so it stays a placeholder without hooks and must be read each time.
 pub(crate) fn request_claims() -> Option<Vec<u8>> {
-    if REQUEST_CLAIMS.get() == RequestClaims::Never {
+    if REQUEST_CLAIMS.get() != RequestClaims::Fallback {
         return None;
     }
     foreign(c"request.jwt.claims")
+}
+
+/// The setting with which `request.jwt.claims` does not count, whatever it is now.
+fn without_fallback() -> &'static CStr {
+    match REQUEST_CLAIMS.get() {
+        RequestClaims::Verified => c"verified",
+        RequestClaims::Fallback | RequestClaims::Never => c"never",
+    }
 }
 
 /// `request.headers`: also PostgREST's, and a placeholder.
@@ -159,11 +176,12 @@ pub(crate) fn define(judge: Judge) {
     define_guarded(names::REQUEST_CLAIMS, |name| unsafe {
         GucRegistry::define_enum_guc_with_hooks(
             name,
-            c"Whether request.jwt.claims is trusted when no key is configured.",
-            c"Any user can set request.jwt.claims: choose \"never\" unless only PostgREST can connect.",
+            c"Whether request.jwt.claims is trusted when no key is configured, or shows the verified claims.",
+            c"Any user can set request.jwt.claims: choose \"never\" or \"verified\" unless only PostgREST can connect.",
             &REQUEST_CLAIMS,
             GucContext::Suset,
-            loading,
+            // Any user can RESET ALL, which would undo what a superuser has SET in the session.
+            GucFlags::NO_RESET_ALL | loading,
             None,
             Some(assign_number),
             None,

@@ -77,7 +77,12 @@ fn in_force() -> Result<Rc<Identity>, Error> {
     };
     identity.keep_keys_fresh(now)?;
     // request.jwt.claims can change without notice: nothing that depends on them may be cached.
-    if !matches!(identity.source, Source::RequestClaims | Source::None) {
+    let may_change = match identity.source {
+        Source::RequestClaims => true,
+        Source::None => !guc::request_claims_are_verified(),
+        Source::Claims | Source::Providers | Source::SessionKeys => false,
+    };
+    if !may_change {
         let kept = Some((epoch, Rc::clone(&identity)));
         CACHES.with(|caches| caches.borrow_mut().identity = kept);
         if epoch == guc::epoch() {

@@ -50,3 +50,4 @@ mod surface;
 mod tokens_from_elsewhere;
 mod transactions;
 mod upgrade;
+mod verified_claims;

@@ -28,8 +28,8 @@ use reset::Reset;
 use values::{Value, Values};
 
 pub(super) use record::{close_to_parallel_mode, flags, is_in_file, option};
-pub(super) use refusal::define_refused;
 pub(crate) use refusal::refused_parameter;
+pub(super) use refusal::{define_refused, is_refused};
 
 /// Runs `define` so that it cannot end half-way: a user who could make it fail, or cancel it, would have
 /// a session in which some parameters have lost their values. A parallel worker, which loads the library
@@ -67,7 +67,7 @@ pub(super) fn define_guarded(name: &'static CStr, define: impl FnOnce(&'static C
     define(name);
     let mut all_accepted = true;
     for value in given.all() {
-        if is_refused(name, value) {
+        if refuses(name, value) {
             all_accepted = false;
             refuse(name, value);
         } else if is_ignored(name, value) {
@@ -147,7 +147,7 @@ fn end_if_lost(name: &CStr, given: &Values, takes: fn(Source::Type) -> bool, env
 }
 
 /// Whether Postgres refuses a value. Asks as `define_custom_variable` does, but changes nothing.
-fn is_refused(name: &CStr, value: &Value) -> bool {
+fn refuses(name: &CStr, value: &Value) -> bool {
     let debug = pgrx::PgLogLevel::DEBUG5 as c_int;
     // SAFETY: C strings.
     let answer = unsafe {

@@ -104,9 +104,26 @@ impl Refusal {
 /// such a session gets no identity at all. (With shared_preload_libraries, Postgres refuses the
 /// connection or the SET itself.)
 pub(crate) fn refused_parameter() -> Option<(SetBy, String)> {
+    let refusals = refused();
+    refusals
+        .into_iter()
+        .next()
+        .map(|refusal| (refusal.by, refusal.name))
+}
+
+/// Whether it was this one.
+pub(in crate::guc) fn is_refused(name: &CStr) -> bool {
+    let refusals = refused();
+    refusals
+        .iter()
+        .any(|refusal| refusal.name.as_bytes() == name.to_bytes())
+}
+
+/// All that were refused and are not mended.
+fn refused() -> Vec<Refusal> {
     // SAFETY: a plain read of the variable.
     if unsafe { (*REFUSED.as_ptr()).is_null() } {
-        return None;
+        return Vec::new();
     }
     let mut refusals = Refusal::all();
     let noted = refusals.len();
@@ -116,10 +133,8 @@ pub(crate) fn refused_parameter() -> Option<(SetBy, String)> {
         Refusal::note(&refusals);
     }
     refusals
-        .into_iter()
-        .next()
-        .map(|refusal| (refusal.by, refusal.name))
 }
+
 fn set_by(source: Source::Type) -> SetBy {
     match source {
         ..=Source::PGC_S_ARGV => SetBy::File,
