@@ -117,7 +117,8 @@ pub fn run(
             }
             Language::Python => {
                 let file = tools.folder.join(format!("python/{name}.py"));
-                machine.settled(&tools.python).arg(file).arg("--verbose")
+                let python = machine.settled(&tools.python);
+                python.arg("-B").arg(file).arg("--verbose")
             }
             Language::Rust => {
                 let test = machine.cargo();
