@@ -91,6 +91,7 @@ pub fn run(
         issuers.register(cluster, &database);
         let mut admin = cluster.connect(&database, "postgres");
         admin.run("SELECT auth.create_roles(); GRANT anonymous, authenticated TO web");
+        admin.run(&fs::read_to_string(tools.folder.join("admin.sql"))?);
         if *name != "drizzle" {
             admin.run(&fs::read_to_string(tools.folder.join("setup.sql"))?);
         }
@@ -122,7 +123,8 @@ pub fn run(
             }
             Language::Rust => {
                 let test = machine.cargo();
-                test.args(["test", "-p", "pg_session_jwt_clients"])
+                let test = test.args(["test", "-p", "pg_session_jwt_clients"]);
+                test.args(["--", "--test-threads=1"])
             }
         };
         let url = |role, port| {

@@ -39,9 +39,8 @@ const backends = new Map();
 
 async function see(db, user) {
   const { rows } = await db.query('SELECT owner, auth.user_id() AS id FROM todos');
-  const [{ id, pid }] = (
-    await db.query('SELECT auth.user_id() AS id, pg_backend_pid() AS pid')
-  ).rows;
+  const [{ id, pid }] = (await db.query('SELECT auth.user_id() AS id, pg_backend_pid() AS pid'))
+    .rows;
   backends.set(pid, (backends.get(pid) ?? new Set()).add(user));
   seen.stale += (id !== user) + rows.filter((row) => row.id !== user).length;
   seen.leaked += rows.filter((row) => row.owner !== user).length;

@@ -21,13 +21,8 @@ scenario('postgres.js', {
   run: (db, text) => db.unsafe(text),
   present,
   savepoint: (db, work) => db.savepoint(work),
-  cancel: async (db) => {
-    const query = db`SELECT pg_sleep(10)`;
-    setTimeout(() => query.cancel(), 50);
-    await query;
-  },
   idle: async () => (await sql`SELECT auth.user_id() AS id`)[0].id,
   close: () => sql.end(),
-  // set_config() keeps the token; the first statement that needs it is refused.
+  // set_config() keeps a token as it is.
   presentsLate: true,
 });

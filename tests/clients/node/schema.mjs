@@ -7,7 +7,9 @@ export const todos = pgTable(
   'todos',
   {
     id: bigint({ mode: 'number' }).primaryKey().generatedAlwaysAsIdentity(),
-    owner: text().notNull().default(sql`auth.user_id()`),
+    owner: text()
+      .notNull()
+      .default(sql`auth.user_id()`),
     task: text().notNull(),
   },
   (todo) => [

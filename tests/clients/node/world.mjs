@@ -15,7 +15,7 @@ export async function provider(change) {
   if (!response.ok) throw new Error(await response.text());
 }
 
-// Runs statements as a superuser, and not through the pooler.
+// Runs statements as a superuser, and not through the pooler. admin.sql has functions for it.
 export async function admin(sql, values) {
   const db = new pg.Client({ connectionString: process.env.ADMIN_URL });
   await db.connect();
@@ -25,11 +25,6 @@ export async function admin(sql, values) {
     await db.end();
   }
 }
-
-// Keys are not fetched again within 30 seconds. This is a minute later.
-export const aMinuteLater = () =>
-  admin(`UPDATE auth.provider_keys SET fetched_at = fetched_at - interval '1 minute',
-    checked_at = checked_at - interval '1 minute', next_at = next_at - interval '1 minute'`);
 
 // What the server said, of which libraries make errors of their own.
 export const said = (error) => error.cause ?? error;

@@ -2,14 +2,15 @@
 
 import unittest
 from contextlib import contextmanager
-from threading import Timer
 
 from psycopg_pool import ConnectionPool
 
 from scenario import CLIENTS, DATABASE_URL, Scenario
 
 # Before its version 1.21, PgBouncer does not keep track of prepared statements.
-pool = ConnectionPool(DATABASE_URL, min_size=1, max_size=CLIENTS, kwargs={"prepare_threshold": None}, open=True)
+pool = ConnectionPool(
+    DATABASE_URL, min_size=1, max_size=CLIENTS, kwargs={"prepare_threshold": None}, open=True
+)
 
 
 def present(db, token):
@@ -49,10 +50,6 @@ class Psycopg(Scenario, unittest.TestCase):
     def idle(self):
         with pool.connection() as db:
             return self.user_id(db)
-
-    def cancel(self, db):
-        Timer(0.05, db.cancel_safe).start()
-        db.execute("SELECT pg_sleep(10)")
 
     @classmethod
     def tearDownClass(cls):

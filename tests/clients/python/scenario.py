@@ -8,7 +8,7 @@ import json
 import os
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Event, Thread
 
 import psycopg
 
@@ -34,7 +34,7 @@ def provider(change):
 
 
 def admin(sql):
-    """Runs statements as a superuser, and not through the pooler."""
+    """Runs statements as a superuser, and not through the pooler. admin.sql has functions for it."""
     with psycopg.connect(os.environ["ADMIN_URL"], autocommit=True) as db:
         db.execute(sql)
 
@@ -50,7 +50,6 @@ class Scenario:
     present(db, token)    another token in the middle of a transaction
     savepoint(db)         a context manager: a part of a transaction that is rolled back by itself
     idle()                auth.user_id() outside of any transaction
-    cancel(db)            a statement that the client cancels
     said(error)           the psycopg error in what the library raises
     """
 
@@ -119,6 +118,11 @@ class Scenario:
             self.value(db, "SELECT set_config('statement_timeout', '20ms', true)")
             self.value(db, "SELECT pg_sleep(10)")
 
+        def is_cancelled(db):
+            pid = self.value(db, "SELECT pg_backend_pid()")
+            Thread(target=admin, args=[f"SELECT admin.wake({pid})"]).start()
+            self.value(db, "SELECT pg_sleep(10)")
+
         def forged(db):
             self.present(db, token("bob", "forged"))
             self.user_id(db)
@@ -130,17 +134,18 @@ class Scenario:
             ("23514", check, lambda db: self.add(db, "")),
             ("22012", "division by zero", lambda db: self.value(db, "SELECT 1 / 0")),
             ("57014", "canceling statement due to statement timeout", takes_too_long),
-            ("57014", "canceling statement due to user request", self.cancel),
+            ("57014", "canceling statement due to user request", is_cancelled),
             ("28000", "invalid JWT signature", forged),
         ]:
 
-            def fails(db):
+            def fails(db, happens=happens):
                 self.add(db, "never")
                 happens(db)
 
             with self.subTest(message):
-                failure = (self.refused, sqlstate, message, self.in_a_transaction, self.tokens["alice"][0], fails)
-                failure[0](*failure[1:])
+                alice = self.tokens["alice"][0]
+                failure = (self.refused, sqlstate, message, self.in_a_transaction, alice, fails)
+                self.at_once(failure)
                 self.all_is_well()
                 # Many at once; the two wait for each other, because of the key that they would both write.
                 others = [(self.request, ["bob", None][i % 2]) for i in range(30)]
@@ -178,11 +183,7 @@ class Scenario:
         self.assertLessEqual(len(set(self.at_once(*requests))), 4)
 
     def test_the_provider_rotates_its_keys_while_requests_come_in(self):
-        # Keys are not fetched again within 30 seconds. This is a minute later.
-        admin(
-            """UPDATE auth.provider_keys SET fetched_at = fetched_at - interval '1 minute',
-            checked_at = checked_at - interval '1 minute', next_at = next_at - interval '1 minute'"""
-        )
+        admin("SELECT admin.a_minute_later()")
         old = self.tokens["alice"][0]
         over = Event()
 

@@ -2,7 +2,6 @@
 
 import unittest
 from contextlib import contextmanager
-from threading import Timer
 
 from sqlalchemy import FetchedValue, create_engine, event, exc, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -70,10 +69,6 @@ class SqlAlchemy(Scenario, unittest.TestCase):
     def idle(self):
         with engine.connect() as connection:
             return self.user_id(connection)
-
-    def cancel(self, db):
-        Timer(0.05, db.connection().connection.driver_connection.cancel_safe).start()
-        db.execute(text("SELECT pg_sleep(10)"))
 
     def said(self, error):
         return error.orig
