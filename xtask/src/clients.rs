@@ -21,12 +21,13 @@ enum Language {
     Node,
     Python,
     Rust,
+    Java,
 }
 
 /// A client: its file, which also names its database, and what it is.
 type Client = (&'static str, Language, &'static str);
 
-const CLIENTS: [Client; 8] = [
+const CLIENTS: [Client; 9] = [
     ("node-postgres", Language::Node, "node-postgres"),
     ("postgres-js", Language::Node, "postgres.js"),
     ("kysely", Language::Node, "Kysely"),
@@ -34,6 +35,7 @@ const CLIENTS: [Client; 8] = [
     ("psycopg3", Language::Python, "psycopg 3"),
     ("sqlalchemy2", Language::Python, "SQLAlchemy"),
     ("rust-postgres", Language::Rust, "the Rust crate postgres"),
+    ("jdbc", Language::Java, "JDBC"),
     (
         "bulk",
         Language::Node,
@@ -45,13 +47,16 @@ const CLIENTS: [Client; 8] = [
 const NODE: u32 = 20;
 
 /// Fewer connections to the server than there are clients.
-const POOLING: &str = "pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 200";
+const POOLING: &str = "pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 200\n\
+    ignore_startup_parameters = extra_float_digits"; // which JDBC sends
 
 /// What the clients need beside Postgres.
 pub struct Tools {
     folder: PathBuf,
     python: PathBuf,
     pgbouncer: PathBuf,
+    /// The driver, where there is a Java to run it.
+    jdbc: Option<PathBuf>,
 }
 
 impl Tools {
@@ -63,19 +68,20 @@ impl Tools {
         Ok(Self {
             python: python(machine, &folder.join("python"))?,
             pgbouncer: pgbouncer(machine)?,
+            jdbc: jdbc(machine)?,
             folder,
         })
     }
 }
 
-/// Runs the clients whose names contain one of these texts; all, if there is none.
+/// Runs the clients whose names contain one of these texts; all, if there is none. What was run, for the summary.
 pub fn run(
     machine: &Machine,
     tools: &Tools,
     postgres: &Postgres,
     cluster: &Cluster,
     only: &[String],
-) -> Result<()> {
+) -> Result<&'static str> {
     let wanted =
         |(name, ..): &Client| only.is_empty() || only.iter().any(|part| name.contains(part));
     let clients: Vec<Client> = CLIENTS.into_iter().filter(wanted).collect();
@@ -105,6 +111,7 @@ pub fn run(
         POOLING,
     )?;
 
+    let mut summary = "clients";
     for (name, language, what) in clients {
         say(format!(
             "Postgres {}, through PgBouncer: {what} (seconds)",
@@ -125,6 +132,17 @@ pub fn run(
                 let test = machine.cargo();
                 let test = test.args(["test", "-p", "pg_session_jwt_clients"]);
                 test.args(["--", "--test-threads=1"])
+            }
+            Language::Java => {
+                let Some(driver) = &tools.jdbc else {
+                    note(
+                        "not run: it needs a JDK, 17 or later, on the PATH, and Debian's package of the driver",
+                    );
+                    summary = "clients without JDBC";
+                    continue;
+                };
+                let java = machine.settled("java").arg("-cp").arg(driver);
+                java.arg(tools.folder.join("java/Jdbc.java"))
             }
         };
         let url = |role, port| {
@@ -147,7 +165,7 @@ pub fn run(
             )
         })?;
     }
-    Ok(())
+    Ok(summary)
 }
 
 /// tests/clients/issuers.mjs, running. It ends with its standard input, which only we hold.
@@ -184,6 +202,10 @@ impl Issuers {
         let text = |value: &Value| sql_text(value.as_str().unwrap_or_default());
         let mut admin = cluster.connect(database, "postgres");
         admin.run("CREATE EXTENSION pg_session_jwt");
+        // How busy this machine is shall not decide what is accepted.
+        admin.run(&format!(
+            "ALTER DATABASE {database} SET pg_session_jwt.fetch_wait = '10 s'"
+        ));
         admin.run(&format!(
             "INSERT INTO auth.providers (name, issuer, audience, default_role)
              VALUES ('oidc', {}, '{{app}}', 'authenticated')",
@@ -292,4 +314,25 @@ fn pgbouncer(machine: &Machine) -> Result<PathBuf> {
         machine.packages(&["pgbouncer"])?;
     }
     find().context("PgBouncer is missing")
+}
+
+/// The driver, from Debian's package. `None`: this machine has no Java that compiles what it runs. It would be the
+/// largest thing to install by far.
+fn jdbc(machine: &Machine) -> Result<Option<PathBuf>> {
+    let java = |argument: &str| {
+        let java = machine.settled("java").arg(argument).ignore_stderr();
+        has_program("java").then(|| java.read().unwrap_or_default())
+    };
+    // `openjdk 17.0.15 2025-04-15`
+    let version = java("--version").and_then(|text| {
+        let number = text.split([' ', '.']).nth(1)?;
+        number.parse::<u32>().ok()
+    });
+    let compiles = java("--list-modules").is_some_and(|text| text.contains("jdk.compiler@"));
+    if version.is_none_or(|it| it < 17) || !compiles {
+        return Ok(None);
+    }
+    machine.packages(&["libpostgresql-jdbc-java"])?;
+    let driver = PathBuf::from("/usr/share/java/postgresql.jar");
+    Ok(driver.is_file().then_some(driver))
 }

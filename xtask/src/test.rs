@@ -258,8 +258,13 @@ impl Run<'_> {
             parts.push("connections");
         }
         if let Some(tools) = &self.tools {
-            clients::run(self.machine, tools, postgres, &cluster, &self.options.rest)?;
-            parts.push("clients");
+            parts.push(clients::run(
+                self.machine,
+                tools,
+                postgres,
+                &cluster,
+                &self.options.rest,
+            )?);
         }
         Ok(parts.join(", "))
     }
