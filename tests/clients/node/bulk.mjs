@@ -1,9 +1,10 @@
 // 5,000 interleaved requests of 20 users and of no one over 4 connections of the server. Each way of presenting a
-// token follows each other one on the same connection, and some requests fail in the middle.
+// token follows each other one on the same connection, some requests fail in the middle, and half-way through the
+// provider rotates its keys: from then on, old and new tokens come.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import pg from 'pg';
-import { admin, said, token } from './world.mjs';
+import { admin, provider, said, token } from './world.mjs';
 
 const REQUESTS = 5000;
 const USERS = 20;
@@ -47,11 +48,11 @@ async function see(db, user) {
   seen.missing += (user === null ? 0 : 3) - rows.filter((row) => row.owner === user).length;
 }
 
-async function request({ user, token, way, error }) {
+async function request({ user, tokens, pick, way, error }) {
   const db = await pool.connect();
   try {
     await db.query('BEGIN');
-    if (user !== null) await db.query(way, [token]);
+    if (user !== null) await db.query(way, [tokens[pick % tokens.length]]);
     await see(db, user);
     if (error) {
       const [sql, code] = error;
@@ -72,27 +73,40 @@ async function request({ user, token, way, error }) {
 }
 
 test(`${REQUESTS} requests of ${USERS} users over 4 connections of the server`, async () => {
-  const kinds = ['rs256', 'es256', 'jose'];
-  const users = await Promise.all(
-    Array.from({ length: USERS }, async (_, i) => {
-      const user = `user-${i + 1}`;
-      return { user, tokens: await Promise.all(kinds.map((kind) => token(user, kind))) };
-    }),
-  );
+  const users = Array.from({ length: USERS }, (_, i) => ({ user: `user-${i + 1}`, tokens: [] }));
+  const newTokens = () =>
+    Promise.all(
+      users.map(async ({ user, tokens }) => {
+        const kinds = ['rs256', 'es256', 'jose'];
+        tokens.push(...(await Promise.all(kinds.map((kind) => token(user, kind)))));
+      }),
+    );
+  await newTokens();
+
+  const rotation = async () => {
+    await admin('SELECT admin.a_minute_later()');
+    await provider('rotate');
+    await newTokens();
+  };
+
   const requests = Array.from({ length: REQUESTS }, () => {
     // One in 21 is of no one.
     const { user, tokens } = users[random(USERS + 1)] ?? { user: null };
     const error = random(10) < 3 ? errors[random(errors.length)] : undefined;
-    return { user, token: tokens?.[random(kinds.length)], way: ways[random(ways.length)], error };
+    return { user, tokens, pick: random(6), way: ways[random(ways.length)], error };
   });
 
   const started = performance.now();
   let next = 0;
-  await Promise.all(
-    Array.from({ length: CLIENTS }, async () => {
-      while (next < REQUESTS) await request(requests[next++]);
-    }),
-  );
+  let rotated;
+  const client = async () => {
+    while (next < REQUESTS) {
+      if (next === REQUESTS / 2) rotated = rotation();
+      await request(requests[next++]);
+    }
+  };
+  await Promise.all(Array.from({ length: CLIENTS }, client));
+  await rotated;
   const seconds = (performance.now() - started) / 1000;
 
   const [{ rows }] = await admin("SELECT count(*)::int AS rows FROM todos WHERE task = 'never'");
