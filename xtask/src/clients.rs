@@ -136,6 +136,10 @@ pub fn run(
             "Postgres {}, through PgBouncer: {what} (seconds)",
             postgres.major
         ));
+        let role = match language {
+            Language::Browser => "todo_app",
+            _ => "web",
+        };
         let mut example = None; // runs while its client does
         let client = match language {
             Language::Node => {
@@ -170,7 +174,7 @@ pub fn run(
                     absent.push("a browser");
                     continue;
                 };
-                let url = url("todo_app", pooler.port());
+                let url = url(role, pooler.port());
                 let example =
                     example.insert(Example::start(machine, postgres, cluster, &url, name)?);
                 let file = tools.folder.join(format!("node/{name}.mjs"));
@@ -181,7 +185,7 @@ pub fn run(
             }
         };
         let client = client
-            .env("DATABASE_URL", url("web", pooler.port()))
+            .env("DATABASE_URL", url(role, pooler.port()))
             .env("ADMIN_URL", url("postgres", cluster.port()))
             .env("ISSUERS", &issuers.control);
         client.run().with_context(|| {

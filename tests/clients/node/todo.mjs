@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
+import pg from 'pg';
 import { chromium } from 'playwright-core';
 import { admin } from './world.mjs';
 
@@ -352,6 +353,13 @@ test('the connections of the pool keep nobody', async () => {
     });
     assert.deepEqual(await Promise.all(answers), expected);
   }
+  // The same connections, by way of the pooler.
+  const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL });
+  const ask = () => pool.query('SELECT current_user AS role, auth.user_id() AS id');
+  for (const { rows } of await Promise.all(Array.from({ length: 10 }, ask))) {
+    assert.deepEqual(rows, [{ role: 'todo_app', id: null }]);
+  }
+  await pool.end();
 });
 
 // TODO_SCREENSHOTS: a folder to look at them.
