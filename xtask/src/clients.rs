@@ -140,7 +140,7 @@ pub fn run(
             Language::Browser => "todo_app",
             _ => "web",
         };
-        let mut example = None; // runs while its client does
+        let mut running = None; // runs while its client does
         let client = match language {
             Language::Node => {
                 let file = tools.folder.join(format!("node/{name}.mjs"));
@@ -175,12 +175,15 @@ pub fn run(
                     continue;
                 };
                 let url = url(role, pooler.port());
-                let example =
-                    example.insert(Example::start(machine, postgres, cluster, &url, name)?);
+                let log = machine.log("todo");
+                let file = fs::File::create(&log)?.into();
+                let example = Example::start(machine, postgres, cluster, &url, name, file)?;
+                let page = &running.insert(example).page;
                 let file = tools.folder.join(format!("node/{name}.mjs"));
                 let node = machine.settled("node");
                 let node = node.args(["--test", "--test-reporter=spec"]).arg(file);
-                node.env("TODO_PAGE", &example.page)
+                node.env("TODO_PAGE", page)
+                    .env("TODO_LOG", log)
                     .env("CHROMIUM", chromium)
             }
         };

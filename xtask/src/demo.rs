@@ -75,7 +75,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// examples/todo, until Ctrl-C. The cluster and the example's server end with us, however we do.
 fn serve(machine: &Machine, postgres: &Postgres, cluster: &Cluster, psql: &str) -> Result<()> {
     let url = format!("postgres://todo_app@127.0.0.1:{}/todo", cluster.port());
-    let example = Example::start(machine, postgres, cluster, &url, "todo")?;
+    let example = Example::start(machine, postgres, cluster, &url, "todo", Stdio::inherit())?;
     say(format!("{}  is the page: open it", example.page));
     note(
         "Sign in as Alice in one window and as Bob in a private one. The database, as its owner sees it:",

@@ -33,13 +33,15 @@ pub struct Example {
 }
 
 impl Example {
-    /// Plays schema.sql in an empty database, and starts the server, which gets to that database by `url`.
+    /// Plays schema.sql in an empty database, and starts the server, which gets to that database by `url`, and
+    /// whose messages go to `log`.
     pub fn start(
         machine: &Machine,
         postgres: &Postgres,
         cluster: &Cluster,
         url: &str,
         database: &str,
+        log: Stdio,
     ) -> Result<Self> {
         let folder = machine.workspace.join(NAME);
         let (port, issuer_port) = (free_port()?, free_port()?);
@@ -71,7 +73,10 @@ impl Example {
         server.env("ISSUER_PORT", issuer_port.to_string());
         // A group of its own: Ctrl-C in the terminal is for us, and it ends after us.
         server.process_group(0);
-        server.stdin(Stdio::piped()).stdout(Stdio::piped());
+        server
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log);
         let mut process = server.spawn().context("starting the example's server")?;
         let stdout = process.stdout.take().context("no pipe")?;
         let mut example = Self {

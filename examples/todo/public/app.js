@@ -86,10 +86,11 @@ function item(todo) {
     attempt(async () => {
       await api('DELETE', `todos/${todo.id}`);
       const section = li.closest('section');
-      const next = li.nextElementSibling ?? li.previousElementSibling;
+      const next = (li.nextElementSibling ?? li.previousElementSibling)?.querySelector('.delete');
+      const focused = li.contains(document.activeElement);
       li.remove();
       settle(section);
-      (next?.querySelector('.delete') ?? section.querySelector('form input')).focus();
+      if (focused) (next ?? section.querySelector('form input')).focus();
     });
   return li;
 }
@@ -108,7 +109,7 @@ for (const [name, section] of Object.entries(lists)) {
       section.querySelector('ul').append(item(todo));
       settle(section);
       form.reset();
-      task.focus();
+      if (form.contains(document.activeElement)) task.focus();
     });
   };
 }

@@ -137,6 +137,7 @@ test('todos are added, ticked and deleted, and the others see the organizationâ€
   const markup = '<img src=x onerror="console.error(1)"> & <b>bold</b>';
   await alice.getByLabel('New todo of yours').fill(markup);
   await alice.locator('#mine').getByRole('button', { name: 'Add' }).click();
+  await todo(alice, markup).waitFor();
   await alice.getByLabel('New todo of your organization').fill('Book a room');
   await alice.locator('#shared').getByRole('button', { name: 'Add' }).click();
   await todo(alice, 'Book a room').waitFor();
@@ -253,9 +254,33 @@ test('the keyboard is enough', async () => {
 
 test('a sign-in that was not begun here, or is given up, ends in words', async () => {
   const page = await visit();
-  await page.goto(`${url}/?code=x&state=y&iss=z`);
-  await page.getByText('This sign-in was not begun here.').waitFor();
-  assert.equal(page.url(), `${url}/`);
+  for (const begun of [false, true]) {
+    if (begun) {
+      await page.getByRole('button', { name: 'Sign in' }).click();
+      await page.getByRole('heading', { name: 'Who are you?' }).waitFor();
+    }
+    const { issuer } = await (await fetch(`${url}/config.json`)).json();
+    await page.goto(`${url}/?${new URLSearchParams({ code: 'x', state: 'y', iss: issuer })}`);
+    await page.getByText('This sign-in was not begun here.').waitFor();
+    assert.equal(page.url(), `${url}/`);
+  }
+  // An answer that belongs to another sign-in: its nonce is not the one of this.
+  await page.route('**/token', async (route) => {
+    const response = await route.fetch();
+    const tokens = await response.json();
+    const [header, payload, signature] = tokens.id_token.split('.');
+    const claims = { ...JSON.parse(Buffer.from(payload, 'base64url')), nonce: 'another' };
+    const other = Buffer.from(JSON.stringify(claims)).toString('base64url');
+    await route.fulfill({
+      response,
+      json: { ...tokens, id_token: [header, other, signature].join('.') },
+    });
+  });
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.getByRole('button', { name: /^Alice/ }).click();
+  await page.getByText('belongs to another sign-in').waitFor();
+  assert.equal(await page.locator('#signed-in').isVisible(), false);
+
   await page.getByRole('button', { name: 'Sign in' }).click();
   await page.getByRole('button', { name: 'Cancel' }).click();
   await page.getByText('You did not sign in').waitFor();
@@ -335,6 +360,16 @@ test('the handler takes nothing from a request but the token and the todo', asyn
     const answer = await ask(who, method, path, body);
     assert.deepEqual(answer, expected, `${method} ${path} ${body}`);
   }
+  // What is not about the request is for the log, in which no token ever is.
+  await admin('ALTER TABLE todos RENAME TO gone');
+  const silent = [500, { message: 'The database cannot answer just now' }];
+  const broken = await ask(bob, 'GET', 'todos').finally(() =>
+    admin('ALTER TABLE gone RENAME TO todos'),
+  );
+  assert.deepEqual(broken, silent);
+  const log = await readFile(process.env.TODO_LOG, 'utf8');
+  assert.match(log, /^42P01 relation "todos" does not exist/m);
+  assert.doesNotMatch(log, /eyJ/);
 });
 
 test('the connections of the pool keep nobody', async () => {
