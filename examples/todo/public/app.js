@@ -154,7 +154,11 @@ function showStatus({ status, refusal } = {}) {
     : status
       ? `This is ${status.subject ?? 'nobody'}.`
       : '';
-  $('detail').textContent = refusal ? [refusal.detail, refusal.hint].filter(Boolean).join(' ') : '';
+  const more = Object.entries({ DETAIL: refusal?.detail, HINT: refusal?.hint });
+  $('detail').textContent = more
+    .filter(([, text]) => text)
+    .map(([name, text]) => `${name}: ${text}`)
+    .join('\n');
   const known = Object.entries(status ?? {}).filter(([, value]) => value !== null);
   $('status').replaceChildren(
     ...known.flatMap(([name, value]) => {

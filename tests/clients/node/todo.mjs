@@ -208,6 +208,7 @@ test('an expired token is told, and a new one is had without signing in', async 
   const text = 'The database says: Token used after it has expired (SQLSTATE 28000)';
   await refused(alice, 'Your token has expired', text);
   assert.match(await problem(alice), /^Token used after it has expired \(time: /);
+  assert.match(await alice.locator('#detail').innerText(), /^DETAIL: time: .*\nHINT: /);
   await alice.getByRole('button', { name: 'Get a new one' }).click();
   await alice.getByText(/^Expires in 9 min/).waitFor();
   await sees(alice, OWN.alice, ACME);
