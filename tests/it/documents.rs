@@ -111,11 +111,11 @@ fn run(session: &mut Session, block: &Block, place: &str) {
 
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let docs = std::fs::read_dir(root.join("docs"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut pages: Vec<_> = docs.map(|entry| entry.path()).collect();
+    let folders = ["docs", "docs/guides"].map(|folder| root.join(folder));
+    let entries = folders.iter().flat_map(std::fs::read_dir);
+    let files = entries.flatten().flatten().map(|entry| entry.path());
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "md");
+    let mut pages: Vec<_> = files.filter(is_page).collect();
     pages.push(root.join("README.md"));
     pages.sort();
     pages
