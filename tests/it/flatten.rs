@@ -1,6 +1,6 @@
 //! Policies of the form `(SELECT …)`, as Drizzle writes them: planned like the bare call, with the same answers.
 
-use harness::{Database, Refusal, Session};
+use harness::{Cluster, Database, Refusal, Session};
 
 /// A table of 2,000 rows of 200 users, with an index; its administrator, and a session with an ordinary role.
 fn database() -> (Database, Session, Session) {
@@ -308,4 +308,71 @@ fn what_writes_is_planned_alike() {
     app.run("COMMIT");
     assert_eq!(admin.text(others), "0");
     assert_ne!(admin.text("SELECT count(*) FROM t WHERE n = -1"), "0");
+}
+
+#[test]
+fn other_modules_that_look_at_plans_work_beside_it_in_either_order() {
+    let offered = Database::without_extension()
+        .superuser()
+        .text("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_stat_statements'");
+    if offered == "0" {
+        println!("left out: this Postgres has no pg_stat_statements");
+        return;
+    }
+    let settings = |libraries: &str| {
+        format!(
+            "shared_preload_libraries = '{libraries}'\nauto_explain.log_min_duration = 0\ncompute_query_id = on"
+        )
+    };
+    // What each fails with, in all that an error says: in planning, once within a function that is inlined.
+    let errors = |server: &Cluster| {
+        let mut app = server.connect("postgres", "app");
+        [
+            "SELECT id FROM t a FULL JOIN t b USING (id) WHERE public.inverse(0) > 0",
+            "SELECT * FROM t a FULL JOIN t b ON a.id < b.id",
+            "SELECT count(*) FROM t WHERE id = 1/0",
+        ]
+        .map(|sql| {
+            let error = app.client.simple_query(sql).expect_err(sql);
+            format!("{:?}", error.as_db_error().expect("the server's"))
+        })
+    };
+    let mut expected = None;
+    for (libraries, has_ours) in [
+        ("pg_stat_statements, auto_explain", false),
+        ("pg_session_jwt, pg_stat_statements, auto_explain", true),
+        ("pg_stat_statements, auto_explain, pg_session_jwt", true),
+    ] {
+        let server = Cluster::start(&settings(libraries));
+        let mut admin = server.connect("postgres", "postgres");
+        admin.run(
+            "CREATE EXTENSION pg_session_jwt; CREATE EXTENSION pg_stat_statements; CREATE ROLE app LOGIN;
+             CREATE FUNCTION inverse(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1 / $1';
+             CREATE TABLE t (id int, user_id text); CREATE INDEX ON t (user_id);
+             INSERT INTO t SELECT i, 'user-' || i FROM generate_series(1, 2000) i; ANALYZE t;
+             ALTER TABLE t ENABLE ROW LEVEL SECURITY; GRANT SELECT ON t TO app;
+             CREATE POLICY p ON t USING ((select auth.user_id() = user_id))",
+        );
+        let said = errors(&server);
+        assert_eq!(&said, expected.get_or_insert(said.clone()), "{libraries}");
+        if !has_ours {
+            continue;
+        }
+        let mut app = server.connect("postgres", "app");
+        let scan = plan(&mut app, "SELECT id AS watched FROM t");
+        assert!(scan.contains("Index Cond"), "{libraries}: {scan}");
+        app.run("SELECT id AS watched FROM t");
+        let log = server.log();
+        let explained = log
+            .rsplit("SELECT id AS watched")
+            .next()
+            .unwrap_or_default();
+        assert!(
+            explained.contains("Index Cond: (user_id = auth.user_id())"),
+            "{libraries}: {explained}"
+        );
+        let calls =
+            "SELECT sum(calls) FROM pg_stat_statements WHERE query LIKE 'SELECT id AS watched%'";
+        assert_eq!(admin.text(calls), "1", "{libraries}");
+    }
 }
