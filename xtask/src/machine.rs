@@ -174,11 +174,18 @@ impl Machine {
 
     /// Whether apt could install this package here.
     pub fn apt_offers(&self, package: &str) -> bool {
-        let offers = || {
+        self.apt_version(package).is_some()
+    }
+
+    /// The major version of this package that apt could install here, 0 if it is not a number.
+    pub fn apt_version(&self, package: &str) -> Option<u32> {
+        let candidate = || {
             let policy = cmd!(self.sh, "apt-cache policy {package}").env("LC_ALL", "C");
-            policy.quiet().ignore_stderr().read().is_ok_and(|text| {
-                text.contains("Candidate:") && !text.contains("Candidate: (none)")
-            })
+            let text = policy.quiet().ignore_stderr().read().ok()?;
+            let line = text
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+            (line != "(none)").then(|| leading_number(line))
         };
         // A fresh image comes without package lists, and then offers nothing at all.
         let has_lists = || {
@@ -186,11 +193,15 @@ impl Machine {
             let mut names = lists.flatten().map(|entry| entry.file_name());
             names.any(|name| name.to_string_lossy().contains("_Packages"))
         };
-        if (self.root || self.sudo) && has_program("apt-get") && !offers() && !has_lists() {
+        if (self.root || self.sudo)
+            && has_program("apt-get")
+            && candidate().is_none()
+            && !has_lists()
+        {
             say("Fetching the package lists (10 seconds)");
             let _ = self.apt_get(["update"]);
         }
-        offers()
+        candidate()
     }
 
     /// Compiler, libclang and cargo-pgrx: what building the extension takes.
@@ -255,7 +266,8 @@ impl Machine {
         command
     }
 
-    fn settled(&self, program: impl AsRef<OsStr>) -> Cmd<'_> {
+    /// A program, likewise: without what is ours, and without PG variables, which are for other servers.
+    pub fn settled(&self, program: impl AsRef<OsStr>) -> Cmd<'_> {
         let program = program.as_ref();
         let mut command = cmd!(self.sh, "{program}").quiet();
         for (name, _) in std::env::vars_os() {
@@ -317,9 +329,21 @@ fn open_to_all(path: &Path) -> bool {
 
 /// Whether a program of this name is on the PATH.
 pub fn has_program(name: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
-    })
+    find_program(name).is_some()
+}
+
+/// The program of this name on the PATH.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let places = std::env::split_paths(&path).map(|directory| directory.join(name));
+    places.into_iter().find(|place| place.is_file())
+}
+
+/// `20` of `20.19.2+dfsg-1` and of `2:20.1`, whose part before the colon is Debian's own.
+fn leading_number(version: &str) -> u32 {
+    let version = version.split_once(':').map_or(version, |(_, rest)| rest);
+    let end = version.find(|c: char| !c.is_ascii_digit());
+    version[..end.unwrap_or(version.len())].parse().unwrap_or(0)
 }
 
 fn succeeds(command: Cmd<'_>) -> bool {
@@ -336,6 +360,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_version_of_debian_begins_with_the_major() {
+        for (version, major) in [("20.19.2+dfsg-1", 20), ("1:18", 18), ("unknown", 0)] {
+            assert_eq!(leading_number(version), major, "{version}");
+        }
+    }
 
     #[test]
     fn a_private_directory_is_not_open_to_all() {

@@ -4,6 +4,7 @@
 //! doing before anything that takes long, and runs again within seconds once that is done.
 
 mod bench;
+mod clients;
 mod demo;
 mod lint;
 mod machine;
@@ -26,7 +27,8 @@ enum Command {
     /// Install a release build into the Postgres found on this machine, start a throwaway cluster on a free
     /// port, and play examples/sql/todo.sql: row-level security that obeys session tokens
     Demo(demo::Options),
-    /// Run every test, against private copies of Postgres; the system's own is not touched
+    /// Run every test but those with real clients (--clients), against private copies of Postgres; the system's own
+    /// is not touched
     Test(test::Options),
     /// Measure what a row, a token and a transaction cost, with a release build in a private copy of
     /// Postgres; prints tables in Markdown. Takes about 10 minutes; nothing else should run meanwhile

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use harness::{Cluster, Kept};
 use xshell::cmd;
 
+use crate::clients;
 use crate::machine::Machine;
 use crate::postgres::{self, Postgres};
 use crate::shell::{note, say};
@@ -28,10 +29,15 @@ pub struct Options {
     /// Run only this step (a list is fine)
     #[arg(long, value_delimiter = ',')]
     only: Vec<Step>,
+    /// Run the tests with real clients, as --only clients does. They need Node 20 and packages of npm and PyPI, so
+    /// they run only when they are asked for
+    #[arg(long)]
+    clients: bool,
     /// Rewrite tests/pg_regress/expected with what the goldens printed
     #[arg(long)]
     bless: bool,
-    /// After --: arguments for the tests over connections, for instance a test's name
+    /// After --: arguments for the tests over connections, for instance a test's name; or with --clients, names of
+    /// clients
     #[arg(last = true)]
     rest: Vec<String>,
 }
@@ -65,6 +71,8 @@ enum Step {
     Goldens,
     /// tests/it: tests over real connections, and the SQL in README and docs
     Connections,
+    /// tests/clients: drivers and libraries for Node, Python and Rust, through PgBouncer
+    Clients,
 }
 
 /// The library in the server has debug assertions, but is not so slow that signatures dominate every
@@ -78,6 +86,15 @@ const PROFILE: [(&str, &str); 4] = [
 ];
 
 impl Options {
+    fn wants(&self, step: Step) -> bool {
+        match step {
+            Step::Clients if self.clients => true,
+            Step::Clients => self.only.contains(&step),
+            _ if self.only.is_empty() => !self.clients,
+            _ => self.only.contains(&step),
+        }
+    }
+
     /// The majors to test, in order, each with whether its absence is an error; none: the one found.
     fn majors(&self) -> Vec<(u16, bool)> {
         let asked = self.pg.iter().flat_map(|versions| match versions {
@@ -125,9 +142,16 @@ pub fn run(options: &Options) -> Result<()> {
         absent.join("\n")
     );
 
+    let tools = if options.wants(Step::Clients) {
+        Some(clients::Tools::get(&machine)?)
+    } else {
+        None
+    };
+
     let mut run = Run {
         machine: &machine,
         options,
+        tools,
         versions: &versions,
         lines: Vec::new(),
     };
@@ -143,13 +167,15 @@ pub fn run(options: &Options) -> Result<()> {
 struct Run<'a> {
     machine: &'a Machine,
     options: &'a Options,
+    /// Of the clients, if they are wanted.
+    tools: Option<clients::Tools>,
     versions: &'a [Postgres],
     lines: Vec<String>,
 }
 
 impl Run<'_> {
     fn wants(&self, step: Step) -> bool {
-        self.options.only.is_empty() || self.options.only.contains(&step)
+        self.options.wants(step)
     }
 
     fn all(&mut self) -> Result<()> {
@@ -203,7 +229,10 @@ impl Run<'_> {
             self.pgrx(postgres)?;
             parts.push("inside the server");
         }
-        if !self.wants(Step::Goldens) && !self.wants(Step::Connections) {
+        if ![Step::Goldens, Step::Connections, Step::Clients]
+            .into_iter()
+            .any(|step| self.wants(step))
+        {
             return Ok(parts.join(", "));
         }
         say(format!(
@@ -227,6 +256,15 @@ impl Run<'_> {
             ));
             self.connections(postgres, &cluster)?;
             parts.push("connections");
+        }
+        if let Some(tools) = &self.tools {
+            parts.push(clients::run(
+                self.machine,
+                tools,
+                postgres,
+                &cluster,
+                &self.options.rest,
+            )?);
         }
         Ok(parts.join(", "))
     }
@@ -380,6 +418,22 @@ mod tests {
         ] {
             assert_eq!(parsed(line).majors(), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn real_clients_run_only_when_they_are_asked_for() {
+        let steps = |line: &str| {
+            let options = parsed(line);
+            let all = Step::value_variants().iter().copied();
+            all.filter(|step| options.wants(*step)).collect::<Vec<_>>()
+        };
+        let usual = [Step::Unit, Step::Pgrx, Step::Goldens, Step::Connections];
+        assert_eq!(steps("test"), usual);
+        assert_eq!(steps("test --clients"), [Step::Clients]);
+        assert_eq!(steps("test --only clients"), [Step::Clients]);
+        assert_eq!(steps("test --only unit"), [Step::Unit]);
+        let both = [Step::Unit, Step::Clients];
+        assert_eq!(steps("test --only unit --clients"), both);
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Programs {
     }
 
     /// Another program, run by the same user and without our PG variables, which are for other servers.
-    fn run_as_account(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub(crate) fn run_as_account(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") {
@@ -186,7 +186,7 @@ impl Drop for Kept {
 }
 
 /// A port that nothing listens on just now.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
     Ok(listener.local_addr()?.port())
 }

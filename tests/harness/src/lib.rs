@@ -7,6 +7,7 @@
 mod cluster;
 mod database;
 mod issuer;
+mod pooler;
 mod provider;
 mod refusal;
 mod session;
@@ -16,6 +17,7 @@ mod web;
 pub use cluster::{Account, Cluster, Kept, Programs};
 pub use database::{APP_USER, Database, pg_major, server_log, setting, sharedir};
 pub use issuer::{Issuer, b64, jwks, now, unb64};
+pub use pooler::PgBouncer;
 pub use provider::{ISS, Row, set_of, token, token_with};
 pub use refusal::{Refusal, first_line};
 pub use session::{Session, backend_memory_kib, option, sql_text};

