@@ -1,6 +1,6 @@
 //! Policies of the form `(SELECT …)`, as Drizzle writes them: planned like the bare call, with the same answers.
 
-use harness::{Cluster, Database, Refusal, Session};
+use harness::{Cluster, Database, Refusal, Session, pg_major};
 
 /// A table of 2,000 rows of 200 users, with an index; its administrator, and a session with an ordinary role.
 fn database() -> (Database, Session, Session) {
@@ -102,12 +102,25 @@ fn what_could_change_an_answer_stays_as_it_is() {
     let (_db, mut admin, mut app) = database();
     claim(&mut app, "{\"sub\": \"user-7\"}");
     app.run("SELECT auth.user_id()");
+    admin.run(
+        "ALTER TABLE t ADD k circle, ADD c text COLLATE \"C\", ADD p text COLLATE \"POSIX\";
+         CREATE FUNCTION neg(text, text) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true';
+         CREATE OPERATOR public.==== (FUNCTION = texteq, LEFTARG = text, RIGHTARG = text,
+             NEGATOR = OPERATOR(public.!====));
+         CREATE OPERATOR public.!==== (FUNCTION = neg, LEFTARG = text, RIGHTARG = text,
+             NEGATOR = OPERATOR(public.====))",
+    );
     for condition in [
         // It may fail.
         "(select auth.user_id()::int = n)",
         "(select 1 / n = id)",
         "(select lower(auth.user_id()) = user_id)",
         "(select auth.verify(user_id) is null)",
+        "(select md5(user_id) = auth.user_id())",
+        "(select auth.user_id() is not null and k = '<(0,0),1e200>')",
+        "(select auth.user_id() is not null and c = p)",
+        // Its negator is somebody's own.
+        "not (select auth.user_id() operator(public.====) user_id)",
         // It may have an effect, or another value each time.
         "(select loud() and user_id is null)",
         "(select random() < 2 and user_id is null)",
@@ -375,4 +388,63 @@ fn other_modules_that_look_at_plans_work_beside_it_in_either_order() {
             "SELECT sum(calls) FROM pg_stat_statements WHERE query LIKE 'SELECT id AS watched%'";
         assert_eq!(admin.text(calls), "1", "{libraries}");
     }
+}
+
+#[test]
+fn a_column_that_is_computed_when_it_is_read_may_fail() {
+    if pg_major() < 18 {
+        return;
+    }
+    let (_db, mut admin, mut app) = database();
+    admin.run(
+        "ALTER TABLE t ADD secret text, ADD v bool GENERATED ALWAYS AS (secret::int = 1) VIRTUAL;
+         UPDATE t SET secret = CASE user_id WHEN 'user-7' THEN '1' ELSE 'secret of ' || user_id END;
+         ANALYZE t",
+    );
+    claim(
+        &mut app,
+        "{\"sub\": \"user-7\", \"o\": {\"id\": \"user-7\"}}",
+    );
+    policy(
+        &mut admin,
+        "(select auth.jwt()->'o'->>'id' = user_id and v)",
+    );
+    for flatten in ["off", "on"] {
+        app.run(&format!("SET pg_session_jwt.flatten_policies = {flatten}"));
+        assert_eq!(app.rows("SELECT DISTINCT user_id FROM t"), ["user-7"]);
+    }
+}
+
+#[test]
+fn a_deep_query_is_planned_as_without_it() {
+    let (_db, mut admin, mut app) = database();
+    policy(&mut admin, "(select auth.user_id() = user_id)");
+    claim(&mut app, "{\"sub\": \"user-7\"}");
+    const DEEP: usize = 2500;
+    for sql in [
+        format!("SELECT id{} FROM t", " + 1".repeat(DEEP)),
+        format!(
+            "SELECT id FROM t WHERE {}(user_id = 'a')",
+            "not ".repeat(DEEP)
+        ),
+        vec!["SELECT id FROM t"; DEEP / 4].join(" UNION ALL "),
+        format!(
+            "{}SELECT id FROM t{}",
+            "SELECT * FROM (".repeat(50),
+            ") s".repeat(50)
+        ),
+    ] {
+        for flatten in ["off", "on"] {
+            app.run(&format!("SET pg_session_jwt.flatten_policies = {flatten}"));
+            plan(&mut app, &sql);
+        }
+    }
+    // Where it is too deep, Postgres says so, and nobody else.
+    let too_deep = format!("SELECT id{} FROM t", " + 1".repeat(100_000));
+    let said = ["off", "on"].map(|flatten| {
+        app.run(&format!("SET pg_session_jwt.flatten_policies = {flatten}"));
+        app.refused(&too_deep)
+    });
+    assert_eq!(said[0], said[1]);
+    said[0].assert("54001", "stack depth limit exceeded");
 }
