@@ -303,16 +303,18 @@ fn python(machine: &Machine, folder: &Path) -> Result<PathBuf> {
 
 /// PgBouncer, from Debian's package unless there is one.
 fn pgbouncer(machine: &Machine) -> Result<PathBuf> {
-    let find = || {
-        // Debian's is where only root looks.
-        let debian = PathBuf::from("/usr/sbin/pgbouncer");
-        find_program("pgbouncer").or_else(|| debian.is_file().then_some(debian))
-    };
-    if find().is_none() {
+    if find_pgbouncer().is_none() {
         note("(the package also starts a PgBouncer of its own, on port 6432, which is not ours)");
         machine.packages(&["pgbouncer"])?;
     }
-    find().context("PgBouncer is missing")
+    find_pgbouncer().context("PgBouncer is missing")
+}
+
+/// PgBouncer, if this machine has it.
+pub fn find_pgbouncer() -> Option<PathBuf> {
+    // Debian's is where only root looks.
+    let debian = PathBuf::from("/usr/sbin/pgbouncer");
+    find_program("pgbouncer").or_else(|| debian.is_file().then_some(debian))
 }
 
 /// The driver, from Debian's package. `None`: this machine has no Java that compiles what it runs. It would be the
