@@ -442,12 +442,16 @@ fn a_reload_reaches_the_connections_that_are_open() {
         (1, "bob")
     );
     // Each way that a statement comes in is the first one after the reload.
-    let mut others: Vec<Session> = (0..3).map(|_| server.app()).collect();
+    let mut others: Vec<Session> = (0..5).map(|_| server.app()).collect();
     for other in &mut others {
         other.run(&format!(
             "SET request.jwt.claims = '{BOB}'; SET request.jwt.claim.sub = 'bob'"
         ));
     }
+    others[4].run(
+        "BEGIN; DECLARE c CURSOR FOR SELECT current_setting('request.jwt.claim.sub') FROM generate_series(1, 3)",
+    );
+    assert_eq!(others[4].text("FETCH c"), "bob");
     server
         .cluster
         .reload("pg_session_jwt.request_claims = verified");
@@ -456,6 +460,8 @@ fn a_reload_reaches_the_connections_that_are_open() {
     assert_is(&mut others[0], None);
     assert_eq!(others[1].text(CLAIMS), "{}");
     others[2].run("DO $$ BEGIN ASSERT current_setting('request.jwt.claim.sub', true) = ''; END $$");
+    assert_eq!(others[3].text("SHOW request.jwt.claims"), "{}");
+    assert_eq!(others[4].text("FETCH c"), "");
     app.present(&server.token("alice"));
     assert_is(&mut app, Some("alice"));
     // And back: what was written is there again.
