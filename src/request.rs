@@ -26,8 +26,14 @@ const ONE: [&str; CLAIMS] = ["email", "role", "sub"];
 /// Whether the postmaster has loaded the library. Otherwise a process may read these parameters that has not: a
 /// background worker or a walsender.
 static PRELOADED: AtomicBool = AtomicBool::new(false);
-static NEXT: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+static NEXT_ACCESS: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+static NEXT_ANALYZE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
+type AnalyzeHook = unsafe extern "C-unwind" fn(
+    *mut pg_sys::ParseState,
+    *mut pg_sys::Query,
+    *mut pg_sys::JumbleState,
+);
 type AccessHook = unsafe extern "C-unwind" fn(
     pg_sys::ObjectAccessType::Type,
     pg_sys::Oid,
@@ -38,13 +44,17 @@ type AccessHook = unsafe extern "C-unwind" fn(
 
 /// Sees to it that the parameters are ours before any SQL can read them.
 pub(crate) fn define() {
-    // SAFETY: callback and hook stay, as the library does; if there is another hook, it is called next.
+    // SAFETY: callback and hooks stay, as the library does; if there are other hooks, they are called next.
     unsafe {
         pg_sys::RegisterXactCallback(Some(at_end_of_transaction), std::ptr::null_mut());
         if let Some(next) = pg_sys::object_access_hook {
-            NEXT.store(next as *mut c_void, Relaxed);
+            NEXT_ACCESS.store(next as *mut c_void, Relaxed);
         }
         pg_sys::object_access_hook = Some(before_function);
+        if let Some(next) = pg_sys::post_parse_analyze_hook {
+            NEXT_ANALYZE.store(next as *mut c_void, Relaxed);
+        }
+        pg_sys::post_parse_analyze_hook = Some(before_statement);
         if pg_sys::process_shared_preload_libraries_in_progress {
             // Not here: what postgresql.conf says, a database may say otherwise.
             PRELOADED.store(true, Relaxed);
@@ -71,9 +81,25 @@ unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type
     }
 }
 
-/// The setting can change in the life of a process, by a reload for instance. SQL reads a parameter through
-/// current_setting(), which passes here as each function does (InvokeFunctionExecuteHook,
-/// src/include/catalog/objectaccess.h).
+/// The setting can change in the life of a process, by a reload for instance. Here a statement passes that comes in as a
+/// text, a SHOW and a FETCH from an older cursor among them.
+unsafe extern "C-unwind" fn before_statement(
+    state: *mut pg_sys::ParseState,
+    query: *mut pg_sys::Query,
+    jumble: *mut pg_sys::JumbleState,
+) {
+    // SAFETY: called by Postgres, with no Rust frame above; null or the previous hook.
+    unsafe {
+        define_if_wanted();
+        let next = NEXT_ANALYZE.load(Relaxed);
+        if !next.is_null() {
+            std::mem::transmute::<*mut c_void, AnalyzeHook>(next)(state, query, jumble);
+        }
+    }
+}
+
+/// And here current_setting() passes, as each function does that SQL calls (InvokeFunctionExecuteHook,
+/// src/include/catalog/objectaccess.h): in a statement that was prepared before, or one that is called without SQL.
 unsafe extern "C-unwind" fn before_function(
     access: pg_sys::ObjectAccessType::Type,
     class: pg_sys::Oid,
@@ -86,7 +112,7 @@ unsafe extern "C-unwind" fn before_function(
         if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE {
             define_if_wanted();
         }
-        let next = NEXT.load(Relaxed);
+        let next = NEXT_ACCESS.load(Relaxed);
         if !next.is_null() {
             let next = std::mem::transmute::<*mut c_void, AccessHook>(next);
             next(access, class, object, sub_object, argument);

@@ -71,7 +71,7 @@ pub(crate) fn define_views(shows: [Show; VIEWS]) {
     let flags = GucFlags::NO_SHOW_ALL | loading::flags();
     let undefined = DEFINED.load(Relaxed);
     for ((name, written), show) in NAMES.iter().zip(&WRITTEN).zip(shows).skip(undefined) {
-        // SAFETY: `check` raises no ERROR, and `show` raises one from frames without destructors.
+        // SAFETY: the hooks raise an ERROR only from frames without destructors.
         unsafe {
             GucRegistry::define_string_guc_with_hooks(
                 name,
@@ -107,14 +107,15 @@ unsafe extern "C-unwind" fn check(
     _: *mut *mut c_void,
     source: pg_sys::GucSource::Type,
 ) -> bool {
-    unsafe extern "C-unwind" {
-        safe fn GUC_check_errcode(sqlerrcode: i32);
-        // Declared here because a guard would jump over nothing: it reads the session's state.
-        safe fn superuser() -> bool;
+    // SAFETY: a value is tried within a transaction; the text is palloc'd, as the caller wants it
+    // (call_string_check_hook, guc.c).
+    unsafe {
+        let may = source != pg_sys::GucSource::PGC_S_TEST || pg_sys::superuser();
+        if !may {
+            pg_sys::GUC_check_errcode(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE as i32);
+            let why = c"Only a superuser can store a value of this parameter.";
+            pg_sys::GUC_check_errdetail_string = pg_sys::pstrdup(why.as_ptr());
+        }
+        may
     }
-    let may = source != pg_sys::GucSource::PGC_S_TEST || superuser();
-    if !may {
-        GUC_check_errcode(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE as i32);
-    }
-    may
 }

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering::Relaxed};
 use pg_session_jwt_jose::MAX_TOKEN_BYTES;
 use pgrx::{GucContext, GucFlags, GucRegistry, pg_sys};
 
+use super::foreign;
 use super::keys::jwk_came_with_connection;
-use super::value::{Text, assign_text, set, text};
+use super::value::{Text, assign_text, set, set_by_statement, text};
 use super::{loading, names};
 use crate::error::{self, Error, guarded};
 use crate::memory;
@@ -114,12 +115,28 @@ pub(crate) fn set_jwt(token: &CStr, is_local: bool, progress: Progress) {
     }
     let _judged = Judged;
     JUDGED.store(progress.byte(), Relaxed);
-    set(names::JWT, token.as_ptr(), is_local);
+    if is_local && passes_on_set_local() {
+        set_by_statement(names::JWT, token);
+    } else {
+        set(names::JWT, token.as_ptr(), is_local);
+    }
 }
 
 /// Forgets the token, for the session or (`is_local`) the transaction.
 pub(crate) fn clear_jwt(is_local: bool) {
-    set(names::JWT, c"".as_ptr(), is_local);
+    // Also where it is forgotten for longer: what was passed on lasts until the transaction ends.
+    if passes_on_set_local() {
+        set_by_statement(names::JWT, c"");
+    }
+    if !is_local || !passes_on_set_local() {
+        set(names::JWT, c"".as_ptr(), is_local);
+    }
+}
+
+/// Whether Citus passes SET LOCAL on to the nodes that a transaction reaches. It does so with the statement, not with
+/// what a function does.
+fn passes_on_set_local() -> bool {
+    foreign(c"citus.propagate_set_commands").is_some_and(|value| value == b"local")
 }
 
 /// Defines the parameter.

@@ -68,3 +68,23 @@ pub(super) fn set(name: &CStr, value: *const c_char, is_local: bool) {
         );
     }
 }
+
+/// SET LOCAL, as a statement of its own within the current one.
+pub(super) fn set_by_statement(name: &CStr, value: &CStr) {
+    // SAFETY: C strings; an ERROR unwinds through pgrx's guard, and ends the connection to SPI with the
+    // (sub)transaction (AtEOSubXact_SPI, src/backend/executor/spi.c).
+    unsafe {
+        let literal = CStr::from_ptr(pg_sys::quote_literal_cstr(value.as_ptr()));
+        let statement = [
+            b"SET LOCAL ",
+            name.to_bytes(),
+            b" = ",
+            literal.to_bytes(),
+            b"\0",
+        ]
+        .concat();
+        pg_sys::SPI_connect();
+        pg_sys::SPI_execute(statement.as_ptr().cast(), false, 0);
+        pg_sys::SPI_finish();
+    }
+}

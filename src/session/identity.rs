@@ -67,7 +67,7 @@ impl Identity {
             json,
             signer,
         } = accepted;
-        let jsonb = LazyJsonb::new(json, &members).map_err(|why| Rejected {
+        let jsonb = LazyJsonb::new(&json, &members).map_err(|why| Rejected {
             reason: Rejection::NotRepresentable(why),
             providers: token.provider.iter().cloned().collect(),
         })?;
@@ -92,7 +92,7 @@ impl Identity {
             detail,
         };
         Ok(Self {
-            jsonb: Some(LazyJsonb::new(json, &members).map_err(wrong)?),
+            jsonb: Some(LazyJsonb::new(&json, &members).map_err(wrong)?),
             members,
             ..Self::nobody(source)
         })
@@ -112,7 +112,7 @@ impl Identity {
     /// All claims, as a jsonb valid during the current call; `None` if there is no identity.
     pub fn claims(&self) -> Option<Result<Datum, Error>> {
         let jsonb = self.jsonb.as_ref()?;
-        Some(jsonb.datum().map_err(Error::Unrepresentable))
+        Some(jsonb.datum(&self.members).map_err(Error::Unrepresentable))
     }
 
     /// The name of the provider that the token belongs to.

@@ -1,6 +1,6 @@
 //! What the accessors say about a token's claims.
 
-use harness::{Database, Issuer, Session, first_line};
+use harness::{Database, Issuer, Session, first_line, sql_text};
 use serde_json::{Value, json};
 
 fn session_of(db: &Database, claims: &Value) -> Session {
@@ -69,6 +69,57 @@ fn numbers_keep_every_digit() {
         app.text("SELECT auth.claim('d')"),
         "-0.12345678901234567890"
     );
+}
+
+#[test]
+fn all_claims_are_the_very_jsonb_that_postgres_makes_of_the_text() {
+    let db = Database::new();
+    let mut session = db.superuser();
+    let long = "x".repeat(300);
+    let many: Vec<String> = (0..200).map(|i| format!(r#""key {i}": {i}"#)).collect();
+    for value in [
+        "null",
+        "true",
+        "false",
+        "0",
+        "-1",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "9223372036854775808",
+        "18446744073709551615",
+        "18446744073709551616",
+        "1.50",
+        "1e3",
+        "-0",
+        "-0.0",
+        "1E-7",
+        "10000",
+        "20000000000000000",
+        "\"\"",
+        r#""\u00e9\ud83d\ude00\\\"\n""#,
+        r#""1.0""#,
+        "[]",
+        "{}",
+        "[[],{},[{}]]",
+        r#"[1, [2, {"a": [null, "b", true]}], 3]"#,
+        r#"{"b": 1, "a": {"": {}, "aa": [1, 2, [3]], "z": null}, "é": "ü"}"#,
+        &format!("\"{long}\""),
+        &format!("{{{}}}", many.join(", ")),
+        &format!("{}1{}", "[".repeat(120), "]".repeat(120)),
+    ] {
+        let claims = format!(r#"{{"sub": "alice", "value": {value}, "a": [{value}, {value}]}}"#);
+        session.run(&format!(
+            "SET pg_session_jwt.claims = {}",
+            sql_text(&claims)
+        ));
+        let same = session.text(&format!(
+            "SELECT jsonb_send(auth.jwt()) = jsonb_send(j) AND auth.jwt() = j
+                 AND pg_column_size(auth.jwt()) = pg_column_size(j) AND auth.jwt()->'value' = j->'value'
+             FROM (VALUES ({}::jsonb)) v (j)",
+            sql_text(&claims)
+        ));
+        assert_eq!(same, "t", "{value}");
+    }
 }
 
 #[test]

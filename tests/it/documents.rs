@@ -5,7 +5,7 @@
 //! - `-- new connection`: a new session begins here; `-- new connection as NAME`: as this role.
 //!
 //! A comment after the semicolon of a SELECT is its first row. A block that creates an extension which this
-//! server does not have is left out.
+//! server does not have is left out. The pages in docs/guides are played in `guides`.
 
 use std::path::{Path, PathBuf};
 
@@ -14,14 +14,14 @@ use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
 /// A block of SQL in a page.
 #[derive(Default)]
-struct Block {
-    line: usize,
-    sql: String,
+pub struct Block {
+    pub line: usize,
+    pub sql: String,
 }
 
 impl Block {
     /// What follows these words in a comment at the top.
-    fn directive(&self, words: &str) -> Option<&str> {
+    pub fn directive(&self, words: &str) -> Option<&str> {
         let comments = self.sql.lines().map_while(|line| line.strip_prefix("-- "));
         comments
             .into_iter()
@@ -38,7 +38,8 @@ impl Block {
     }
 }
 
-fn blocks(markdown: &str) -> Vec<Block> {
+/// The blocks of a page.
+pub fn blocks(markdown: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open = None;
     for (event, range) in Parser::new(markdown).into_offset_iter() {
@@ -83,7 +84,8 @@ fn statements(sql: &str) -> Vec<(String, Option<&str>)> {
     statements
 }
 
-fn run(session: &mut Session, block: &Block, place: &str) {
+/// Runs a block, and checks what its comments say.
+pub fn run(session: &mut Session, block: &Block, place: &str) {
     let wanted = block
         .directive("fails:")
         .and_then(|text| text.split(' ').next());
@@ -111,11 +113,10 @@ fn run(session: &mut Session, block: &Block, place: &str) {
 
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let docs = std::fs::read_dir(root.join("docs"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut pages: Vec<_> = docs.map(|entry| entry.path()).collect();
+    let entries = std::fs::read_dir(root.join("docs")).into_iter().flatten();
+    let files = entries.flatten().map(|entry| entry.path());
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "md");
+    let mut pages: Vec<_> = files.filter(is_page).collect();
     pages.push(root.join("README.md"));
     pages.sort();
     pages

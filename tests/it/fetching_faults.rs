@@ -226,8 +226,12 @@ fn whatever_a_server_answers_the_last_good_keys_stay() {
         let unknown = token_of(&web, name, &key("unknown"), "mallory");
         let (refusal, waited) = timed(|| app.rejected(&unknown));
         refusal.assert_stage("key", first_line::NO_KEY_FITS);
-        let facts = "the issuer's keys were fetched 31 s ago, and the last attempt failed 0 s ago";
-        assert!(refusal.detail.contains(facts), "{name}: {refusal:?}");
+        for fact in [
+            "the issuer's keys were fetched ",
+            " s ago, and the last attempt failed ",
+        ] {
+            assert!(refusal.detail.contains(fact), "{name}: {refusal:?}");
+        }
         assert_eq!(
             refusal.hint, "auth.provider_keys shows why the issuer's keys could not be fetched.",
             "{name}"

@@ -1,6 +1,6 @@
 //! Policies of the form `(SELECT …)`, as Drizzle writes them: planned like the bare call, with the same answers.
 
-use harness::{Database, Refusal, Session};
+use harness::{Cluster, Database, Refusal, Session, pg_major};
 
 /// A table of 2,000 rows of 200 users, with an index; its administrator, and a session with an ordinary role.
 fn database() -> (Database, Session, Session) {
@@ -102,12 +102,25 @@ fn what_could_change_an_answer_stays_as_it_is() {
     let (_db, mut admin, mut app) = database();
     claim(&mut app, "{\"sub\": \"user-7\"}");
     app.run("SELECT auth.user_id()");
+    admin.run(
+        "ALTER TABLE t ADD k circle, ADD c text COLLATE \"C\", ADD p text COLLATE \"POSIX\";
+         CREATE FUNCTION neg(text, text) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true';
+         CREATE OPERATOR public.==== (FUNCTION = texteq, LEFTARG = text, RIGHTARG = text,
+             NEGATOR = OPERATOR(public.!====));
+         CREATE OPERATOR public.!==== (FUNCTION = neg, LEFTARG = text, RIGHTARG = text,
+             NEGATOR = OPERATOR(public.====))",
+    );
     for condition in [
         // It may fail.
         "(select auth.user_id()::int = n)",
         "(select 1 / n = id)",
         "(select lower(auth.user_id()) = user_id)",
         "(select auth.verify(user_id) is null)",
+        "(select md5(user_id) = auth.user_id())",
+        "(select auth.user_id() is not null and k = '<(0,0),1e200>')",
+        "(select auth.user_id() is not null and c = p)",
+        // Its negator is somebody's own.
+        "not (select auth.user_id() operator(public.====) user_id)",
         // It may have an effect, or another value each time.
         "(select loud() and user_id is null)",
         "(select random() < 2 and user_id is null)",
@@ -308,4 +321,130 @@ fn what_writes_is_planned_alike() {
     app.run("COMMIT");
     assert_eq!(admin.text(others), "0");
     assert_ne!(admin.text("SELECT count(*) FROM t WHERE n = -1"), "0");
+}
+
+#[test]
+fn other_modules_that_look_at_plans_work_beside_it_in_either_order() {
+    let offered = Database::without_extension()
+        .superuser()
+        .text("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_stat_statements'");
+    if offered == "0" {
+        println!("left out: this Postgres has no pg_stat_statements");
+        return;
+    }
+    let settings = |libraries: &str| {
+        format!(
+            "shared_preload_libraries = '{libraries}'\nauto_explain.log_min_duration = 0\ncompute_query_id = on"
+        )
+    };
+    // What each fails with, in all that an error says: in planning, once within a function that is inlined.
+    let errors = |server: &Cluster| {
+        let mut app = server.connect("postgres", "app");
+        [
+            "SELECT id FROM t a FULL JOIN t b USING (id) WHERE public.inverse(0) > 0",
+            "SELECT * FROM t a FULL JOIN t b ON a.id < b.id",
+            "SELECT count(*) FROM t WHERE id = 1/0",
+        ]
+        .map(|sql| {
+            let error = app.client.simple_query(sql).expect_err(sql);
+            format!("{:?}", error.as_db_error().expect("the server's"))
+        })
+    };
+    let mut expected = None;
+    for (libraries, has_ours) in [
+        ("pg_stat_statements, auto_explain", false),
+        ("pg_session_jwt, pg_stat_statements, auto_explain", true),
+        ("pg_stat_statements, auto_explain, pg_session_jwt", true),
+    ] {
+        let server = Cluster::start(&settings(libraries));
+        let mut admin = server.connect("postgres", "postgres");
+        admin.run(
+            "CREATE EXTENSION pg_session_jwt; CREATE EXTENSION pg_stat_statements; CREATE ROLE app LOGIN;
+             CREATE FUNCTION inverse(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1 / $1';
+             CREATE TABLE t (id int, user_id text); CREATE INDEX ON t (user_id);
+             INSERT INTO t SELECT i, 'user-' || i FROM generate_series(1, 2000) i; ANALYZE t;
+             ALTER TABLE t ENABLE ROW LEVEL SECURITY; GRANT SELECT ON t TO app;
+             CREATE POLICY p ON t USING ((select auth.user_id() = user_id))",
+        );
+        let said = errors(&server);
+        assert_eq!(&said, expected.get_or_insert(said.clone()), "{libraries}");
+        if !has_ours {
+            continue;
+        }
+        let mut app = server.connect("postgres", "app");
+        let scan = plan(&mut app, "SELECT id AS watched FROM t");
+        assert!(scan.contains("Index Cond"), "{libraries}: {scan}");
+        app.run("SELECT id AS watched FROM t");
+        let log = server.log();
+        let explained = log
+            .rsplit("SELECT id AS watched")
+            .next()
+            .unwrap_or_default();
+        assert!(
+            explained.contains("Index Cond: (user_id = auth.user_id())"),
+            "{libraries}: {explained}"
+        );
+        let calls =
+            "SELECT sum(calls) FROM pg_stat_statements WHERE query LIKE 'SELECT id AS watched%'";
+        assert_eq!(admin.text(calls), "1", "{libraries}");
+    }
+}
+
+#[test]
+fn a_column_that_is_computed_when_it_is_read_may_fail() {
+    if pg_major() < 18 {
+        return;
+    }
+    let (_db, mut admin, mut app) = database();
+    admin.run(
+        "ALTER TABLE t ADD secret text, ADD v bool GENERATED ALWAYS AS (secret::int = 1) VIRTUAL;
+         UPDATE t SET secret = CASE user_id WHEN 'user-7' THEN '1' ELSE 'secret of ' || user_id END;
+         ANALYZE t",
+    );
+    claim(
+        &mut app,
+        "{\"sub\": \"user-7\", \"o\": {\"id\": \"user-7\"}}",
+    );
+    policy(
+        &mut admin,
+        "(select auth.jwt()->'o'->>'id' = user_id and v)",
+    );
+    for flatten in ["off", "on"] {
+        app.run(&format!("SET pg_session_jwt.flatten_policies = {flatten}"));
+        assert_eq!(app.rows("SELECT DISTINCT user_id FROM t"), ["user-7"]);
+    }
+}
+
+#[test]
+fn a_deep_query_is_planned_as_without_it() {
+    let (_db, mut admin, mut app) = database();
+    policy(&mut admin, "(select auth.user_id() = user_id)");
+    claim(&mut app, "{\"sub\": \"user-7\"}");
+    const DEEP: usize = 2500;
+    for sql in [
+        format!("SELECT id{} FROM t", " + 1".repeat(DEEP)),
+        format!(
+            "SELECT id FROM t WHERE {}(user_id = 'a')",
+            "not ".repeat(DEEP)
+        ),
+        vec!["SELECT id FROM t"; DEEP / 4].join(" UNION ALL "),
+        format!(
+            "{}SELECT id FROM t{}",
+            "SELECT * FROM (".repeat(50),
+            ") s".repeat(50)
+        ),
+    ] {
+        for flatten in ["off", "on"] {
+            app.run(&format!("SET pg_session_jwt.flatten_policies = {flatten}"));
+            plan(&mut app, &sql);
+        }
+    }
+    // Where it is too deep, Postgres says so, and nobody else.
+    let too_deep = format!("SELECT id{} FROM t", " + 1".repeat(100_000));
+    let said = ["off", "on"].map(|flatten| {
+        app.run(&format!("SET pg_session_jwt.flatten_policies = {flatten}"));
+        app.refused(&too_deep)
+    });
+    assert_eq!(said[0], said[1]);
+    said[0].assert("54001", "stack depth limit exceeded");
 }

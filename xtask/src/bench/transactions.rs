@@ -7,11 +7,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Session, sql_text};
+use harness::{PgBouncer, Session, sql_text};
 
 use super::table::{Table, median, median_ratio, number};
 use super::timed::Timed as _;
 use super::{Bench, DATABASE, UNVERIFIED, USERS};
+use crate::clients;
+use crate::shell::note;
 
 /// How long a variant runs before it is the next one's turn. The speed of a machine that others use too
 /// changes within seconds.
@@ -96,6 +98,8 @@ const VARIANTS: [Variant; 6] = [
     },
 ];
 
+const POOL: &str = "pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 100";
+
 const SET_CLAIMS: &str = "SELECT set_config('request.jwt.claims', claims, true) FROM tokens WHERE alg = 'RS256' AND n = :n;";
 const READ: &str = "SELECT id, body FROM notes;";
 
@@ -106,25 +110,36 @@ struct Column {
     user: String,
     /// After so many transactions, each has a new connection. 0: never.
     connection_for: usize,
+    /// Through PgBouncer in transaction mode, with half as many connections as there are clients.
+    pooled: bool,
 }
 
-fn columns() -> [Column; 3] {
+fn columns() -> [Column; 4] {
     let any = format!("random(0, {})", USERS - 1);
     [
         Column {
             name: "each connection has its user",
             user: ":client_id".to_owned(),
             connection_for: 0,
+            pooled: false,
         },
         Column {
             name: "any of 2,000 users in each transaction",
             user: any.clone(),
             connection_for: 0,
+            pooled: false,
         },
         Column {
             name: "likewise, a new connection every 10 transactions",
-            user: any,
+            user: any.clone(),
             connection_for: 10,
+            pooled: false,
+        },
+        Column {
+            name: "likewise, 8 clients over 4 connections of PgBouncer",
+            user: any,
+            connection_for: 0,
+            pooled: true,
         },
     ]
 }
@@ -142,6 +157,8 @@ struct Case<'a> {
     variant: &'a Variant,
     column: &'a Column,
     script: PathBuf,
+    /// A PgBouncer for it alone: a pgbench that is stopped keeps connections of its pool.
+    pooler: Option<PgBouncer>,
 }
 
 impl Bench<'_> {
@@ -150,7 +167,12 @@ impl Bench<'_> {
         for variant in &VARIANTS {
             self.reads_ten_rows(variant)?;
         }
-        let columns = columns();
+        let pgbouncer = clients::find_pgbouncer();
+        if pgbouncer.is_none() {
+            note("There is no PgBouncer here: transactions through it are left out.");
+        }
+        let mut columns = Vec::from(columns());
+        columns.retain(|column| !column.pooled || pgbouncer.is_some());
         let mut cases = Vec::new();
         for (number, column) in columns.iter().enumerate() {
             for (index, variant) in VARIANTS.iter().enumerate() {
@@ -160,10 +182,16 @@ impl Bench<'_> {
                     .join(format!("{number}-{index}.sql"));
                 fs::write(&script, variant.script(column))
                     .with_context(|| format!("cannot write {}", script.display()))?;
+                let pooler = pgbouncer.as_deref().filter(|_| column.pooled);
+                let pooler = pooler.map(|program| {
+                    let server = self.cluster.port();
+                    PgBouncer::start(program, &self.programs, server, &[variant.user], POOL)
+                });
                 cases.push(Case {
                     variant,
                     column,
                     script,
+                    pooler: pooler.transpose()?,
                 });
             }
         }
@@ -192,7 +220,8 @@ impl Bench<'_> {
         }
         Ok(format!(
             "\n### Per transaction\n\n`BEGIN`, present the user's token or claims, read the user's \
-             10 rows, `COMMIT`: pgbench, 8 clients on the same machine, prepared statements; medians of \
+             10 rows, `COMMIT`: pgbench, 8 clients on the same machine, prepared statements (but for \
+             PgBouncer); medians of \
              {starts} starts, in each {TURNS} turns of {} ms for each line and column; in brackets, relative \
              to claims that nobody verifies.\n\n{}",
             TURN.as_millis(),
@@ -253,15 +282,25 @@ impl Bench<'_> {
             variant,
             column,
             script,
+            pooler,
         } = case;
         let mut command = self.programs.command("pgbench");
-        command.args(["-n", "-M", "prepared", "-c", "8", "-j", "2"]);
+        // PgBouncer before 1.21 knows no prepared statements.
+        let mode = if column.pooled {
+            "extended"
+        } else {
+            "prepared"
+        };
+        command.args(["-n", "-M", mode, "-c", "8", "-j", "2"]);
         if column.connection_for > 0 {
             command.arg("-C");
         }
         command.args(["-T", &duration.as_secs().to_string(), "-f"]);
         command.arg(script);
-        command.args(["-h", "127.0.0.1", "-p", &self.cluster.port().to_string()]);
+        let port = pooler
+            .as_ref()
+            .map_or_else(|| self.cluster.port(), PgBouncer::port);
+        command.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
         command
             .args(["-U", variant.user, variant.database])
             .env("LC_ALL", "C");
