@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use harness::{Database, Session, setting};
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
-/// A block of SQL in a page.
+/// A block of code in a page, of SQL unless it says otherwise.
 #[derive(Default)]
 pub struct Block {
     pub line: usize,
@@ -38,13 +38,18 @@ impl Block {
     }
 }
 
-/// The blocks of a page.
+/// The blocks of SQL in a page.
 pub fn blocks(markdown: &str) -> Vec<Block> {
+    fenced(markdown, "sql")
+}
+
+/// The blocks of this language; empty for those that name none.
+pub fn fenced(markdown: &str, language: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open = None;
     for (event, range) in Parser::new(markdown).into_offset_iter() {
         match event {
-            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))) if &*info == "sql" => {
+            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))) if &*info == language => {
                 let line = markdown[..range.start].matches('\n').count() + 1;
                 open = Some(Block {
                     line,

@@ -1,49 +1,102 @@
 //! docs/guides: each page, played as a new user would, with nothing but its page, on a server of its own from an empty
 //! database to the first authorised row.
 //!
-//! `:'alice'` in a block is a psql variable: the page says what to set it to, and the test sets it.
+//! `:'alice'` in a block is a psql variable: the page says what to set it to, and the test sets it. The address of an
+//! issuer, which this machine cannot reach, is replaced by one on loopback ([`Provider`]). All else is as printed, the
+//! lines for postgresql.conf too. The JavaScript and Python of these pages runs in tests/clients.
 
+mod clerk;
+mod clerk_jwt_template;
+mod clerk_neon;
+mod moving_over;
+mod pooling;
+mod postgrest;
+mod provider;
 mod scale_out;
+mod workos;
 
 use std::path::{Path, PathBuf};
 
-use harness::{Cluster, Issuer, Session, set_of, sql_text};
+use harness::{Cluster, Session, sql_text};
 
 use crate::documents::{self, Block};
 
+pub use provider::{Provider, documented, refuses_what_is_not_a_good_token, request, seen};
+
 /// The pages, each with a test in a file of its own here.
-const PAGES: [&str; 1] = ["scale-out"];
+const PAGES: [&str; 8] = [
+    "clerk",
+    "clerk-jwt-template",
+    "clerk-neon",
+    "moving-over",
+    "pooling",
+    "postgrest",
+    "scale-out",
+    "workos",
+];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guides")
 }
 
+fn read(page: &str) -> (String, String) {
+    assert!(PAGES.contains(&page), "add {page} to PAGES");
+    let file = folder().join(page).with_extension("md");
+    let markdown = std::fs::read_to_string(&file).expect("a page");
+    (file.display().to_string(), markdown)
+}
+
 /// A page, and the server that its reader has.
 pub struct Guide {
     pub server: Cluster,
+    pub markdown: String,
     place: String,
     blocks: Vec<Block>,
-    variables: Vec<(&'static str, String)>,
+    replaced: Vec<(String, String)>,
 }
 
 impl Guide {
     /// A page, and an empty server with what it wants in postgresql.conf.
     pub fn of(page: &str, settings: &str) -> Self {
-        assert!(PAGES.contains(&page), "add {page} to PAGES");
-        let file = folder().join(page).with_extension("md");
-        let markdown = std::fs::read_to_string(&file).expect("a page");
+        let (place, markdown) = read(page);
         Self {
             server: Cluster::start(settings),
-            place: file.display().to_string(),
+            place,
             blocks: documents::blocks(&markdown),
-            variables: Vec::new(),
+            markdown,
+            replaced: Vec::new(),
         }
     }
 
+    /// A page, and an empty server with the page's own lines in postgresql.conf.
+    pub fn printed(page: &str) -> Self {
+        let lines = documents::fenced(&read(page).1, "ini");
+        let lines: Vec<String> = lines.into_iter().map(|block| block.sql).collect();
+        Self::of(page, &lines.concat())
+    }
+
     /// What a psql variable is set to.
-    pub fn set(mut self, variable: &'static str, value: impl Into<String>) -> Self {
-        self.variables.push((variable, value.into()));
+    pub fn set(self, variable: &str, value: &str) -> Self {
+        self.instead_of(&format!(":'{variable}'"), &sql_text(value))
+    }
+
+    /// What stands in the page, and what it is here.
+    pub fn instead_of(mut self, printed: &str, here: &str) -> Self {
+        assert!(
+            self.blocks.iter().any(|block| block.sql.contains(printed)),
+            "{} has no {printed}",
+            self.place
+        );
+        self.replaced.push((printed.to_owned(), here.to_owned()));
         self
+    }
+
+    /// The page's only block without a language that begins so.
+    pub fn unmarked(&self, beginning: &str) -> String {
+        let mut blocks = documents::fenced(&self.markdown, "");
+        blocks.retain(|block| block.sql.starts_with(beginning));
+        assert_eq!(blocks.len(), 1, "{beginning}");
+        blocks.remove(0).sql
     }
 
     /// A new connection to the reader's database.
@@ -58,12 +111,9 @@ impl Guide {
             if let Some(role) = block.directive("new connection") {
                 session = self.connect(role.strip_prefix("as ").unwrap_or("postgres"));
             }
-            if block.sql.contains("CREATE EXTENSION citus") {
-                continue;
-            }
             let mut sql = block.sql.clone();
-            for (variable, value) in &self.variables {
-                sql = sql.replace(&format!(":'{variable}'"), &sql_text(value));
+            for (printed, here) in &self.replaced {
+                sql = sql.replace(printed, here);
             }
             let line = block.line;
             let place = format!("{}, line {line}", self.place);
@@ -71,15 +121,6 @@ impl Guide {
             after(block, &mut session);
         }
     }
-}
-
-/// Our keys in place of those that the issuer publishes, which this machine cannot fetch.
-pub fn pin(session: &mut Session, issuer: &str, keys: &[&Issuer]) {
-    session.run(&format!(
-        "UPDATE auth.providers SET jwks = {} WHERE issuer = {}",
-        sql_text(&set_of(keys)),
-        sql_text(issuer)
-    ));
 }
 
 #[test]
