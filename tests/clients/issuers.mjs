@@ -6,6 +6,7 @@
 // Clients in every language ask it over http:
 //
 //   GET  /token?user=alice&kind=rs256   a token, as text; `tokens` below has the kinds
+//   GET  /oidc                          the provider's address
 //   POST /rotate                        the provider signs with new keys, and still publishes the old ones
 //   POST /retire                        the provider publishes the new ones only
 import { createServer } from 'node:http';
@@ -85,9 +86,9 @@ async function fromProvider(user, alg) {
 const ownIssuer = 'https://id.example.com';
 const ownKey = await newKey('Ed25519');
 
-function signed(key, issuer, user, seconds = 600, audience = 'app') {
+function signed(key, issuer, user, seconds = 600, audience = 'app', claims = {}) {
   const now = Math.floor(Date.now() / 1000);
-  return new SignJWT({ role: 'authenticated' })
+  return new SignJWT({ role: 'authenticated', ...claims })
     .setProtectedHeader({ alg: key.alg, kid: key.kid })
     .setIssuer(issuer)
     .setSubject(user)
@@ -101,6 +102,8 @@ const tokens = {
   rs256: (user) => fromProvider(user, 'rs256'),
   es256: (user) => fromProvider(user, 'es256'),
   jose: (user) => signed(ownKey, ownIssuer, user),
+  // With the claims that the one who asks has in `claims`.
+  claims: (user, claims) => signed(keys[0], claims.iss ?? oidc, user, 600, 'app', claims),
   // What must be refused. The allowance for clocks that differ is a minute.
   expired: (user) => signed(keys[0], oidc, user, -61),
   forged: async (user) => signed({ ...(await newKey('RS256')), kid: keys[0].kid }, oidc, user),
@@ -117,8 +120,12 @@ const control = await listen(async (request, response) => {
   try {
     const { pathname, searchParams } = new URL(request.url, 'http://127.0.0.1');
     if (request.method === 'POST') await changes[pathname]();
-    const wanted = pathname === '/token';
-    response.end(wanted ? await tokens[searchParams.get('kind')](searchParams.get('user')) : '');
+    const { user, kind, claims } = Object.fromEntries(searchParams);
+    const answers = {
+      '/token': () => tokens[kind](user, JSON.parse(claims ?? '{}')),
+      '/oidc': () => oidc,
+    };
+    response.end((await answers[pathname]?.()) ?? '');
   } catch (error) {
     response.writeHead(500).end(String(error));
   }

@@ -23,6 +23,8 @@ enum Language {
     Python,
     Rust,
     Java,
+    /// Node, with psql and Python, on the pages of docs/guides.
+    Guides,
     /// Node, and Chromium on examples/todo.
     Browser,
 }
@@ -30,7 +32,7 @@ enum Language {
 /// A client: its file, which also names its database, and what it is.
 type Client = (&'static str, Language, &'static str);
 
-const CLIENTS: [Client; 10] = [
+const CLIENTS: [Client; 11] = [
     ("node-postgres", Language::Node, "node-postgres"),
     ("postgres-js", Language::Node, "postgres.js"),
     ("kysely", Language::Node, "Kysely"),
@@ -44,6 +46,7 @@ const CLIENTS: [Client; 10] = [
         Language::Node,
         "5,000 interleaved requests of 20 users",
     ),
+    ("guides", Language::Guides, "the code in docs/guides"),
     ("todo", Language::Browser, "examples/todo in Chromium"),
 ];
 
@@ -104,8 +107,8 @@ pub fn run(
         admin.run(&format!(
             "ALTER DATABASE {database} SET pg_session_jwt.fetch_wait = '10 s'"
         ));
-        if *language == Language::Browser {
-            continue; // the example's own schema.sql makes what it needs
+        if matches!(language, Language::Browser | Language::Guides) {
+            continue; // the example's own schema.sql makes what it needs, and so do the pages
         }
         issuers.register(cluster, &database);
         let mut admin = cluster.connect(&database, "postgres");
@@ -120,7 +123,7 @@ pub fn run(
         &tools.pgbouncer,
         &programs,
         cluster.port(),
-        &["web", "todo_app"],
+        &["web", "todo_app", "app"],
         POOLING,
     )?;
 
@@ -138,6 +141,7 @@ pub fn run(
         ));
         let role = match language {
             Language::Browser => "todo_app",
+            Language::Guides => "app",
             _ => "web",
         };
         let mut running = None; // runs while its client does
@@ -146,6 +150,13 @@ pub fn run(
                 let file = tools.folder.join(format!("node/{name}.mjs"));
                 let node = machine.settled("node");
                 node.args(["--test", "--test-reporter=spec"]).arg(file)
+            }
+            Language::Guides => {
+                let file = tools.folder.join(format!("node/{name}.mjs"));
+                let node = machine.settled("node");
+                let node = node.args(["--test", "--test-reporter=spec"]).arg(file);
+                node.env("PSQL", postgres.bin.join("psql"))
+                    .env("PYTHON", &tools.python)
             }
             Language::Python => {
                 let file = tools.folder.join(format!("python/{name}.py"));

@@ -2,8 +2,9 @@
 import pg from 'pg';
 
 // One user's token of this kind; issuers.mjs has the kinds.
-export async function token(user, kind = 'rs256') {
-  const response = await fetch(`${process.env.ISSUERS}/token?user=${user}&kind=${kind}`);
+export async function token(user, kind = 'rs256', claims = {}) {
+  const query = new URLSearchParams({ user, kind, claims: JSON.stringify(claims) });
+  const response = await fetch(`${process.env.ISSUERS}/token?${query}`);
   const text = await response.text();
   if (!response.ok) throw new Error(text);
   return text;
