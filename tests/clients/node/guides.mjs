@@ -6,12 +6,14 @@
 import assert from 'node:assert/strict';
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
+import { json } from 'node:stream/consumers';
 import { after, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { neonConfig } from '@neondatabase/serverless';
 import { SignJWT } from 'jose';
 import pg from 'pg';
 import { admin, said, token } from './world.mjs';
@@ -224,45 +226,40 @@ test('workos: posts, with node-postgres', async (t) => {
 });
 
 // Neon's proxy, as far as its driver sees it: the statements of a request in one transaction.
-function neonProxy(url) {
-  return async (_, { body }) => {
-    const { queries } = JSON.parse(body);
+async function neonProxy(t, url) {
+  const run = async (queries) => {
     const db = new pg.Client({ connectionString: url });
     await db.connect();
     try {
       await db.query('BEGIN');
       const results = [];
       for (const { query, params } of queries) {
-        const { fields, rows, command, rowCount } = await db.query({
-          text: query,
-          values: params,
-          rowMode: 'array',
-        });
+        const result = await db.query({ text: query, values: params, rowMode: 'array' });
+        const { fields, rows, command, rowCount } = result;
         results.push({ fields, rows, command, rowCount, rowAsArray: true });
       }
       await db.query('COMMIT');
-      return Response.json({ results });
-    } catch (error) {
-      return Response.json({ message: error.message, code: error.code }, { status: 400 });
+      return [200, { results }];
+    } catch ({ message, code }) {
+      return [400, { message, code }];
     } finally {
       await db.end();
     }
   };
+  const server = createServer(async (incoming, response) => {
+    const [status, answer] = await run((await json(incoming)).queries);
+    response.writeHead(status).end(JSON.stringify(answer));
+  });
+  t.after(() => server.close());
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  return `http://127.0.0.1:${server.address().port}/sql`;
 }
 
 test('pooling: todos, with node-postgres, psycopg and the driver of Neon', async (t) => {
   const made = await database(t, 'pooling', { replace: { [CLERK]: oidc } });
-  const [postgres] = await application('pooling', made.url);
-  let neon;
-  {
-    // Its addresses have passwords and hosts with a dot.
-    const url = new URL(
-      made.url.replace('app@', 'app:none@').replace('127.0.0.1', 'db.example.com'),
-    );
-    process.env.DATABASE_URL = url.href;
-    neonConfig.fetchFunction = neonProxy(made.url);
-    neon = await import(pathToFileURL(join(folder, 'pooling', 'application-1.js')) + '?neon');
-  }
+  process.env.SQL_PROXY = await neonProxy(t, made.url);
+  // Neon's driver wants a password in the address.
+  const [postgres, neon] = await application('pooling', made.url.replace('app@', 'app:none@'));
   const python = async (presented) => {
     const [code] = blocks('pooling', 'python');
     writeFileSync(join(folder, 'pooling', 'app.py'), code);
