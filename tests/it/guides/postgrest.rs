@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use super::provider::CLERK;
 use super::{Guide, Provider, documented};
 
+/// As long as PostgREST wants it, and longer.
+const SECRET: &str = "reallyreallyreallyreallyverysafe-and-a-little-longer-for-base64-lines";
+
 /// What stands in for PostgREST: it has verified the token, or taken none, and sends what its `txVarQuery` and
 /// `preReqQuery` make (version 14), as prepared statements, then the main query.
 struct PostgRest {
@@ -90,6 +93,7 @@ fn the_page_is_a_path_to_the_first_authorised_row() {
     let token = |user| clerk.token(&documented, user);
     let guide = Guide::printed("postgrest")
         .instead_of(CLERK, &clerk.url())
+        .set("secret", SECRET)
         .set("alice", &token("user_alice"))
         .set("bob", &token("user_bob"));
     guide.play(|_, _| {});
@@ -139,6 +143,14 @@ fn the_page_is_a_path_to_the_first_authorised_row() {
             refusal.assert("28000", line);
         }
     }
+    // A token that the application has signed itself.
+    let own = json!({"sub": "user_erin", "role": "authenticated", "exp": now() + 60});
+    let secret = Issuer::secret(SECRET.as_bytes());
+    let added = postgrest.request("POST", &own, Some(&secret.token(&own)), add);
+    assert_eq!(added.unwrap(), ["from the API"]);
+    let forged = Issuer::hs256().token(&own);
+    let refusal = postgrest.request("GET", &own, Some(&forged), todos);
+    refusal.unwrap_err().assert("28000", first_line::SIGNATURE);
     // Past PostgREST.
     let mut other = guide.connect("authenticator");
     other.run("SET ROLE authenticated; SET request.jwt.claims = '{\"sub\":\"user_alice\"}'");
