@@ -124,11 +124,12 @@ pub(crate) fn set_jwt(token: &CStr, is_local: bool, progress: Progress) {
 
 /// Forgets the token, for the session or (`is_local`) the transaction.
 pub(crate) fn clear_jwt(is_local: bool) {
+    let passes_on = passes_on_set_local();
     // Also where it is forgotten for longer: what was passed on lasts until the transaction ends.
-    if passes_on_set_local() {
+    if passes_on {
         set_by_statement(names::JWT, c"");
     }
-    if !is_local || !passes_on_set_local() {
+    if !is_local || !passes_on {
         set(names::JWT, c"".as_ptr(), is_local);
     }
 }

@@ -94,19 +94,8 @@ fn psql(postgres: &Postgres, cluster: &Cluster, user: &str) -> String {
 /// Plays the script, showing what psql prints, and compares that with the expected output.
 fn play(machine: &Machine, postgres: &Postgres, cluster: &Cluster) -> Result<()> {
     let folder = machine.workspace.join("examples/sql");
-    let mut psql = postgres.programs(machine)?.command("psql");
-    psql.args([
-        "-X",
-        "-a",
-        "-q",
-        "-h",
-        "127.0.0.1",
-        "-U",
-        "postgres",
-        "-d",
-        "todo",
-    ]);
-    psql.args(["-p", &cluster.port().to_string()]);
+    let mut psql = postgres.psql(machine, cluster, "todo")?;
+    psql.arg("-a");
     // One pipe for both streams keeps their order.
     let (reader, writer) = std::io::pipe()?;
     psql.stdin(fs::File::open(folder.join("todo.sql"))?);

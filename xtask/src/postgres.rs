@@ -8,9 +8,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::Programs;
+use harness::{Cluster, Programs};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::SUPPORTED;
@@ -69,6 +70,14 @@ impl Postgres {
             bin: self.bin.clone(),
             account: machine.account()?.map(|(_, account)| account),
         })
+    }
+
+    /// psql as superuser in a database of the cluster, for a script on its standard input.
+    pub fn psql(&self, machine: &Machine, cluster: &Cluster, database: &str) -> Result<Command> {
+        let mut psql = self.programs(machine)?.command("psql");
+        psql.args(["-X", "-q", "-h", "127.0.0.1", "-U", "postgres"]);
+        psql.args(["-d", database, "-p", &cluster.port().to_string()]);
+        Ok(psql)
     }
 
     /// `cargo pgrx`, set up for this Postgres alone.

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
-use harness::{Cluster, free_port};
+use harness::{Cluster, UNTIL_WE_END, free_port};
 
 use crate::machine::Machine;
 use crate::node;
@@ -14,10 +14,6 @@ use crate::shell::logged_as;
 
 /// The folder.
 const NAME: &str = "examples/todo";
-
-/// Runs what it is given until its standard input ends: a pipe that only we hold, so it goes when we do. Its
-/// standard output ends with the program.
-const UNTIL_WE_END: &str = r#""$@" & pid=$!; exec >&-; read -r _; kill "$pid"; wait"#;
 
 /// Node, and the packages of the example.
 pub fn packages(machine: &Machine) -> Result<()> {
@@ -45,18 +41,7 @@ impl Example {
     ) -> Result<Self> {
         let folder = machine.workspace.join(NAME);
         let (port, issuer_port) = (free_port()?, free_port()?);
-        let mut psql = postgres.programs(machine)?.command("psql");
-        psql.args([
-            "-X",
-            "-q",
-            "-h",
-            "127.0.0.1",
-            "-U",
-            "postgres",
-            "-d",
-            database,
-        ]);
-        psql.args(["-p", &cluster.port().to_string()]);
+        let mut psql = postgres.psql(machine, cluster, database)?;
         psql.args(["-v", &format!("issuer=http://127.0.0.1:{issuer_port}")]);
         psql.stdin(std::fs::File::open(folder.join("schema.sql"))?);
         logged_as(

@@ -17,7 +17,7 @@ mod web;
 pub use cluster::{Account, Cluster, Kept, Programs, free_port};
 pub use database::{APP_USER, Database, pg_major, server_log, setting, sharedir};
 pub use issuer::{Issuer, b64, jwks, now, unb64};
-pub use pooler::PgBouncer;
+pub use pooler::{PgBouncer, UNTIL_WE_END};
 pub use provider::{ISS, Row, set_of, token, token_with};
 pub use refusal::{Refusal, first_line};
 pub use session::{Session, backend_memory_kib, option, sql_text};

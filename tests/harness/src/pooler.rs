@@ -13,8 +13,9 @@ use anyhow::{Context as _, Result, bail};
 use crate::cluster::free_port;
 use crate::{Kept, Programs};
 
-/// Runs what it is given until its standard input ends: a pipe that only we hold, so it goes when we do.
-const UNTIL_WE_END: &str = r#""$@" & pid=$!; read -r _; kill "$pid"; wait"#;
+/// Runs what it is given until its standard input ends: a pipe that only we hold, so it goes when we do. For `sh -c`,
+/// which keeps no end of the other's output open.
+pub const UNTIL_WE_END: &str = r#""$@" & pid=$!; exec >&-; read -r _; kill "$pid"; wait"#;
 
 /// A PgBouncer. It may be connected to as anybody whom it was told of.
 pub struct PgBouncer {
